@@ -1,0 +1,765 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One container's cgroup, open: made, filled, watched, killed and removed.
+//!
+//! Never kills or removes anything outside the directories of its [`Location`], and never moves a process out
+//! of them. Reads and writes go through descriptors of those directories ([`crate::tree`]).
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use coracle_plan::Resources;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::Pid;
+
+use crate::convert::{self, Write};
+use crate::error::Error;
+use crate::location::{Directory, Location, split};
+use crate::tree::{self, Visit};
+use crate::v1;
+
+/// A container's cgroup in all hierarchies. Directories are opened when they are first needed.
+#[derive(Debug)]
+pub struct Cgroup {
+    location: Location,
+    pub(crate) trees: Vec<Tree>,
+}
+
+/// The container's part of one hierarchy.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) directory: Directory,
+    parent: OnceLock<OwnedFd>,
+    group: OnceLock<OwnedFd>,
+}
+
+/// What create made: undone when a later step fails.
+#[derive(Default)]
+struct Made {
+    /// Directories above the containers', as (parent, name).
+    parents: Vec<(OwnedFd, CString)>,
+    /// The container's own.
+    own: Vec<PathBuf>,
+}
+
+impl Location {
+    /// A handle on the directories as they are; missing ones are no error here.
+    pub fn open(&self) -> Cgroup {
+        let trees = self.directories().into_iter().map(|directory| Tree {
+            directory,
+            parent: OnceLock::new(),
+            group: OnceLock::new(),
+        });
+        Cgroup { location: self.clone(), trees: trees.collect() }
+    }
+
+    /// Makes the directories, enables the controllers that the limits need, writes the limits, and reads back
+    /// what decides safety. An empty cgroup that exists is adopted; one with a process in it
+    /// ([`Error::Populated`]) or a frozen one ([`Error::Frozen`]) is refused. On an error, what was made is
+    /// removed again.
+    pub fn create(&self, resources: &Resources) -> Result<Cgroup, Error> {
+        convert::check(resources)?;
+        let mut cgroup = self.open();
+        cgroup.location.adopted.clear();
+        cgroup.location.made_parents.clear();
+        let mut made = Made::default();
+        match cgroup.make(resources, &mut made) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                // The first error is the one to tell; an empty cgroup that stays does no harm, and a later
+                // delete finds it by the record.
+                for tree in cgroup.trees.iter().filter(|tree| made.own.contains(&tree.directory.path)) {
+                    if let (Some(parent), Ok((_, name))) = (tree.parent.get(), tree.names()) {
+                        tree::rmdir(parent.as_fd(), &name).ok();
+                    }
+                }
+                for (parent, name) in made.parents.iter().rev() {
+                    tree::rmdir(parent.as_fd(), name).ok();
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Cgroup {
+    fn make(&mut self, resources: &Resources, made: &mut Made) -> Result<(), Error> {
+        for tree in &self.trees {
+            make_directory(tree, &mut self.location, made)?;
+        }
+        for write in convert::v2(resources) {
+            let has_home = self.trees.iter().any(|tree| tree.unified() || tree.has(write.controller));
+            if !has_home && !write.unlimited {
+                return Err(Error::Controller {
+                    controller: write.controller.to_string(),
+                    limit: write.limit.to_string(),
+                    directory: PathBuf::from("/sys/fs/cgroup"),
+                });
+            }
+        }
+        let (v1, v2) = (convert::v1(resources), convert::v2(resources));
+        for tree in &self.trees {
+            let fresh = !self.location.adopted.contains(&tree.directory.path);
+            let wanted = |write: &&Write| !(fresh && write.unlimited);
+            if tree.unified() {
+                let elsewhere = |write: &&Write| !self.trees.iter().any(|tree| tree.has(write.controller));
+                let writes: Vec<&Write> = v2.iter().filter(elsewhere).filter(wanted).collect();
+                apply_unified(tree, &writes)?;
+            } else {
+                let writes = v1.iter().filter(|write| tree.has(write.controller)).filter(wanted);
+                v1::apply(tree.existing()?, &tree.directory.path, &writes.cloned().collect::<Vec<_>>())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is; after create with the exact `adopted` and `made_parents`, for the record.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// True when create made every directory; false when one was there before and stays after remove.
+    pub fn created(&self) -> bool {
+        self.location.adopted.is_empty()
+    }
+
+    /// The container's own directory in each hierarchy, cgroup2 first.
+    pub fn directories(&self) -> Vec<Directory> {
+        self.location.directories()
+    }
+
+    /// The cgroup2 directory, for CLONE_INTO_CGROUP; None on a host without cgroup2, and when it is missing.
+    pub fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.unified().and_then(|tree| tree.group().ok().flatten())
+    }
+
+    /// Moves a process into the v1 directories; does nothing on a host with cgroup2 alone. The first write
+    /// costs a grace period of RCU in the kernel, about 10 ms: [`Cgroup::enter`] avoids it.
+    pub fn attach(&self, pid: i32) -> Result<(), Error> {
+        self.trees.iter().filter(|tree| !tree.unified()).try_for_each(|tree| tree.attach(pid))
+    }
+
+    /// All processes in it and its sub-cgroups, ascending, as the caller's pid namespace numbers them (those
+    /// it cannot see are left out). Empty when the directory is missing.
+    pub fn pids(&self) -> Result<Vec<i32>, Error> {
+        let Some(tree) = self.trees.first() else { return Ok(Vec::new()) };
+        Ok(tree.pids()?.into_iter().filter(|pid| *pid > 0).collect())
+    }
+
+    /// Kills all processes in it and its sub-cgroups, also frozen ones. Does not wait: see
+    /// [`Cgroup::wait_empty`]. On a v1-only host this signals by pid until none is left, at most for five
+    /// seconds.
+    pub fn kill(&self) -> Result<(), Error> {
+        match self.unified() {
+            Some(tree) => {
+                tree.write_if_there("cgroup.kill", "1")?;
+                // SIGKILL reaches a process that a v1 freezer holds only after the thaw.
+                self.thaw_v1()
+            }
+            None => self.kill_v1(),
+        }
+    }
+
+    fn kill_v1(&self) -> Result<(), Error> {
+        let end = Instant::now() + Duration::from_secs(5);
+        let mut pause = Pause::new();
+        loop {
+            let pids = self.pids()?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            for pid in &pids {
+                match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(errno) => {
+                        let what = format!("kill process {pid} of cgroup");
+                        return Err(Error::io(what, self.path(), errno));
+                    }
+                }
+            }
+            self.thaw_v1()?;
+            if Instant::now() >= end {
+                return Err(Error::Busy { path: self.path(), pids });
+            }
+            pause.take(end);
+        }
+    }
+
+    /// It, or one above it, is frozen or being frozen.
+    pub fn is_frozen(&self) -> Result<bool, Error> {
+        match self.unified() {
+            Some(tree) => {
+                let asked = tree.read_if_there("cgroup.freeze")?;
+                if asked.is_some_and(|text| text.trim() == "1") {
+                    return Ok(true);
+                }
+                let events = tree.read_if_there("cgroup.events")?.unwrap_or_default();
+                Ok(tree::keyed(&events, "frozen") == Some(1))
+            }
+            None => match self.trees.iter().find(|tree| tree.has("freezer")) {
+                Some(tree) => {
+                    Ok(tree.read_if_there("freezer.state")?.is_some_and(|state| state.trim() != "THAWED"))
+                }
+                None => Ok(false),
+            },
+        }
+    }
+
+    /// Lets a frozen container run again.
+    pub fn thaw(&self) -> Result<(), Error> {
+        if let Some(tree) = self.unified() {
+            tree.write_if_there("cgroup.freeze", "0")?;
+        }
+        self.thaw_v1()
+    }
+
+    /// The sub-cgroups too: a container that may write to the freezer can have frozen them on their own.
+    fn thaw_v1(&self) -> Result<(), Error> {
+        let Some(tree) = self.trees.iter().find(|tree| tree.has("freezer")) else { return Ok(()) };
+        let Some(group) = tree.group()? else { return Ok(()) };
+        let thawed = tree::walk(group, &mut |visit| match visit {
+            Visit::Enter(group) => match tree::write(group, "freezer.state", "THAWED") {
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+                Err(errno) => Err(errno),
+            },
+            Visit::Leave(..) => Ok(()),
+        });
+        match thawed {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            Err(errno) => Err(Error::io("thaw cgroup", &tree.directory.path, errno)),
+        }
+    }
+
+    /// A process is in it or in a sub-cgroup. False when the directory is missing.
+    pub fn populated(&self) -> Result<bool, Error> {
+        match self.unified() {
+            Some(tree) => {
+                let events = tree.read_if_there("cgroup.events")?.unwrap_or_default();
+                Ok(tree::keyed(&events, "populated") == Some(1))
+            }
+            None => Ok(!self.pids()?.is_empty()),
+        }
+    }
+
+    /// Waits until no process is in it, woken by the kernel (poll(2) on `cgroup.events`); on a v1-only host
+    /// it looks again and again. [`Error::Busy`] after `deadline`.
+    pub fn wait_empty(&self, deadline: Duration) -> Result<(), Error> {
+        let end = Instant::now() + deadline;
+        if let Some(tree) = self.unified() {
+            return match tree.wait_unpopulated(end)? {
+                true => Ok(()),
+                false => Err(Error::Busy { path: tree.directory.path.clone(), pids: tree.pids()? }),
+            };
+        }
+        let mut pause = Pause::new();
+        loop {
+            let pids = self.pids()?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(Error::Busy { path: self.path(), pids });
+            }
+            pause.take(end);
+        }
+    }
+
+    /// Removes the container's directories with all sub-cgroups, then the parents that create made and nobody
+    /// uses. Missing ones are fine, so it can be repeated. Adopted directories stay, emptied of sub-cgroups.
+    /// Waits up to `deadline` while a directory is in use, then [`Error::Busy`] names it and the processes.
+    /// Goes on past an error and returns the first one.
+    pub fn remove(&self, deadline: Duration) -> Result<(), Error> {
+        let end = Instant::now() + deadline;
+        let mut result = Ok(());
+        for tree in &self.trees {
+            let adopted = self.location.adopted.contains(&tree.directory.path);
+            result = result.and(remove_directory(tree, adopted, end));
+        }
+        for path in self.location.made_parents.iter().rev() {
+            result = result.and(self.remove_parent(path));
+        }
+        result
+    }
+
+    fn remove_parent(&self, path: &Path) -> Result<(), Error> {
+        let below = self.trees.iter().filter_map(|tree| {
+            let mount = &tree.directory.mount_point;
+            split(mount, path).map(|(parent, name)| (tree, parent, name))
+        });
+        let nearest = below.max_by_key(|(tree, _, _)| tree.directory.mount_point.components().count());
+        let Some((tree, parent, name)) = nearest else { return Ok(()) };
+        let Some(mount) = tree::open_mount(&tree.directory.mount_point, tree.unified())? else {
+            return Ok(());
+        };
+        let removed = tree::open_parent(mount.as_fd(), parent)
+            .and_then(|parent| tree::rmdir(parent.as_fd(), &c_name(name.as_bytes())?));
+        match removed {
+            // Still in use by others, or gone with them.
+            Ok(()) | Err(Errno::ENOENT | Errno::EBUSY) => Ok(()),
+            Err(errno) => Err(Error::io("remove cgroup", path, errno)),
+        }
+    }
+
+    /// A process of it was killed because a memory limit was hit.
+    pub fn oom_killed(&self) -> bool {
+        // A hint beside another error: one that cannot be read is no second error.
+        let count = |file: &str| {
+            let text = self.home("memory").and_then(|tree| tree.read_if_there(file).ok().flatten());
+            text.and_then(|text| tree::keyed(&text, "oom_kill")).unwrap_or(0)
+        };
+        match self.home("memory") {
+            Some(tree) if tree.unified() => count("memory.events") > 0,
+            Some(_) => count("memory.oom_control") > 0,
+            None => false,
+        }
+    }
+
+    /// What a limit did to the container's processes, for an error whose own words mislead; None when no
+    /// limit was hit.
+    pub fn hint(&self) -> Option<String> {
+        if self.oom_killed() {
+            let tree = self.home("memory")?;
+            let file = if tree.unified() { "memory.max" } else { "memory.limit_in_bytes" };
+            let limit = tree.read_if_there(file).ok().flatten().unwrap_or_default();
+            return Some(match limit.trim().parse::<u64>() {
+                Ok(bytes) => format!("the memory limit of {bytes} bytes was hit"),
+                // The limit that was hit is one above.
+                Err(_) => "a memory limit was hit".to_string(),
+            });
+        }
+        let tree = self.home("pids")?;
+        let events = tree.read_if_there("pids.events").ok().flatten()?;
+        if tree::keyed(&events, "max").unwrap_or(0) == 0 {
+            return None;
+        }
+        let limit = tree.read_if_there("pids.max").ok().flatten().unwrap_or_default();
+        Some(match limit.trim().parse::<u64>() {
+            Ok(count) => format!("the pids limit of {count} was hit"),
+            Err(_) => "a pids limit was hit".to_string(),
+        })
+    }
+
+    /// The hierarchy in which a controller's files are.
+    pub(crate) fn home(&self, controller: &str) -> Option<&Tree> {
+        self.trees.iter().find(|tree| tree.has(controller)).or(self.unified())
+    }
+
+    fn unified(&self) -> Option<&Tree> {
+        self.trees.iter().find(|tree| tree.unified())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.trees.first().map(|tree| tree.directory.path.clone()).unwrap_or_default()
+    }
+}
+
+impl Tree {
+    pub(crate) fn unified(&self) -> bool {
+        self.directory.controllers.is_empty()
+    }
+
+    /// This is the v1 hierarchy of that controller.
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        self.directory.controllers.iter().any(|name| name == controller)
+    }
+
+    fn names(&self) -> Result<(&Path, CString), Error> {
+        let Directory { mount_point, path, .. } = &self.directory;
+        let broken = || Error::Path {
+            path: path.display().to_string(),
+            rule: format!("is not below the cgroup mount {}", mount_point.display()),
+        };
+        let (parent, name) = split(mount_point, path).ok_or_else(broken)?;
+        Ok((parent, c_name(name.as_bytes()).map_err(|_| broken())?))
+    }
+
+    /// The directory above; None when it is missing.
+    fn parent(&self) -> Result<Option<BorrowedFd<'_>>, Error> {
+        if let Some(parent) = self.parent.get() {
+            return Ok(Some(parent.as_fd()));
+        }
+        let Some(mount) = tree::open_mount(&self.directory.mount_point, self.unified())? else {
+            return Ok(None);
+        };
+        let above = self.names()?.0;
+        let parent = match above.as_os_str().is_empty() {
+            true => Ok(mount),
+            false => tree::open_parent(mount.as_fd(), above),
+        };
+        match parent {
+            Ok(parent) => Ok(Some(self.parent.get_or_init(|| parent).as_fd())),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(Error::io("open the parent of cgroup", &self.directory.path, errno)),
+        }
+    }
+
+    /// The container's directory; None when it is missing.
+    pub(crate) fn group(&self) -> Result<Option<BorrowedFd<'_>>, Error> {
+        if let Some(group) = self.group.get() {
+            return Ok(Some(group.as_fd()));
+        }
+        let Some(parent) = self.parent()? else { return Ok(None) };
+        match tree::open_group(parent, os_name(&self.names()?.1)) {
+            Ok(group) => Ok(Some(self.group.get_or_init(|| group).as_fd())),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+            Err(errno) => Err(Error::io("open cgroup", &self.directory.path, errno)),
+        }
+    }
+
+    pub(crate) fn existing(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.group()?.ok_or_else(|| Error::io("open cgroup", &self.directory.path, Errno::ENOENT))
+    }
+
+    pub(crate) fn attach(&self, pid: i32) -> Result<(), Error> {
+        tree::write(self.existing()?, "cgroup.procs", &pid.to_string())
+            .map_err(|errno| Error::io(format!("move process {pid} to cgroup"), &self.directory.path, errno))
+    }
+
+    fn pids(&self) -> Result<Vec<i32>, Error> {
+        let Some(group) = self.group()? else { return Ok(Vec::new()) };
+        match tree::pids(group) {
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
+            other => {
+                other.map_err(|errno| Error::io("list processes of cgroup", &self.directory.path, errno))
+            }
+        }
+    }
+
+    /// None when the cgroup is gone. A file that is missing in a cgroup that is there reads as empty.
+    pub(crate) fn read_if_there(&self, file: &str) -> Result<Option<String>, Error> {
+        let Some(group) = self.group()? else { return Ok(None) };
+        match tree::read(group, file) {
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+            other => {
+                other.map(Some).map_err(|errno| Error::io("read", self.directory.path.join(file), errno))
+            }
+        }
+    }
+
+    /// A cgroup that is gone needs no write.
+    fn write_if_there(&self, file: &str, value: &str) -> Result<(), Error> {
+        let Some(group) = self.group()? else { return Ok(()) };
+        match tree::write(group, file, value) {
+            // A removed cgroup's descriptor finds no file either: ask by name whether it is the group that is
+            // gone.
+            Err(Errno::ENOENT) if !self.still_there()? => Ok(()),
+            Err(Errno::ENODEV) => Ok(()),
+            other => other.map_err(|errno| Error::io("write", self.directory.path.join(file), errno)),
+        }
+    }
+
+    fn still_there(&self) -> Result<bool, Error> {
+        let Some(parent) = self.parent()? else { return Ok(false) };
+        let (_, name) = self.names()?;
+        match tree::open_parent(parent, os_name(&name)) {
+            Ok(_) => Ok(true),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(Error::io("open cgroup", &self.directory.path, errno)),
+        }
+    }
+
+    /// True once `cgroup.events` says `populated 0` (or the cgroup is gone), false at `end`. cgroup2 only.
+    fn wait_unpopulated(&self, end: Instant) -> Result<bool, Error> {
+        let Some(group) = self.group()? else { return Ok(true) };
+        let failed = |errno| Error::io("read", self.directory.path.join("cgroup.events"), errno);
+        let events = match tree::open_file(group, "cgroup.events", OFlag::O_RDONLY) {
+            Ok(events) => events,
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(true),
+            Err(errno) => return Err(failed(errno)),
+        };
+        loop {
+            // The read also arms the poll: the kernel reports changes since the last read of this
+            // description.
+            match tree::read_open(events.as_fd()) {
+                Ok(text) if tree::keyed(&text, "populated") == Some(1) => {}
+                Ok(_) | Err(Errno::ENODEV) => return Ok(true),
+                Err(errno) => return Err(failed(errno)),
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
+            let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+    }
+}
+
+fn os_name(name: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(name.to_bytes()))
+}
+
+fn c_name(name: &[u8]) -> nix::Result<CString> {
+    CString::new(name).map_err(|_| Errno::EINVAL)
+}
+
+fn make_directory(tree: &Tree, location: &mut Location, made: &mut Made) -> Result<(), Error> {
+    let Directory { mount_point, path, .. } = &tree.directory;
+    let failed = |what: &str, errno| Error::io(what, path, errno);
+    let (above, _) = tree.names()?;
+    let mount = tree::open_mount(mount_point, tree.unified())?
+        .ok_or_else(|| Error::io("open cgroup mount", mount_point, Errno::ENOENT))?;
+    if above.as_os_str().is_empty() {
+        return match claim(tree, mount, location, made)? {
+            true => Ok(()),
+            false => Err(failed("make cgroup", Errno::ENOENT)),
+        };
+    }
+    // Another container's remove may take away an empty parent between our open and our mkdir: start over
+    // then.
+    for _ in 0..8 {
+        let parent = match tree::open_parent(mount.as_fd(), above) {
+            Ok(parent) => parent,
+            Err(Errno::ENOENT) => match make_parents(tree, mount.as_fd(), above, location, made)? {
+                Some(parent) => parent,
+                None => continue,
+            },
+            Err(errno) => return Err(failed("open the parent of cgroup", errno)),
+        };
+        if claim(tree, parent, location, made)? {
+            return Ok(());
+        }
+    }
+    Err(failed("make cgroup", Errno::ENOENT))
+}
+
+/// mkdir is the claim: who made the directory owns it, whatever a look before has shown. False when `parent`
+/// is gone.
+fn claim(tree: &Tree, parent: OwnedFd, location: &mut Location, made: &mut Made) -> Result<bool, Error> {
+    let path = &tree.directory.path;
+    let (_, name) = tree.names()?;
+    let fresh = match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
+        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(false),
+        Err(errno) => return Err(Error::io("make cgroup", path, errno)),
+    };
+    if fresh {
+        made.own.push(path.clone());
+    }
+    let parent = tree.parent.get_or_init(|| parent);
+    let group = match tree::open_group(parent.as_fd(), os_name(&name)) {
+        Ok(group) => tree.group.get_or_init(|| group),
+        Err(errno) => return Err(Error::io("open cgroup", path, errno)),
+    };
+    if !fresh {
+        location.adopted.push(path.clone());
+        refuse_in_use(tree, group.as_fd())?;
+    }
+    Ok(true)
+}
+
+/// None when a directory vanished on the way.
+fn make_parents(
+    tree: &Tree,
+    mount: BorrowedFd<'_>,
+    above: &Path,
+    location: &mut Location,
+    made: &mut Made,
+) -> Result<Option<OwnedFd>, Error> {
+    let mut path = tree.directory.mount_point.clone();
+    let failed = |path: &Path, errno| Error::io("make cgroup", path, errno);
+    let mut current = tree::open_parent(mount, Path::new("")).map_err(|errno| failed(&path, errno))?;
+    for name in above {
+        path.push(name);
+        let c_name = c_name(name.as_bytes()).map_err(|errno| failed(&path, errno))?;
+        match mkdirat(&current, c_name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                let parent = current.try_clone().map_err(|_| failed(&path, Errno::EMFILE))?;
+                made.parents.push((parent, c_name));
+                location.made_parents.push(path.clone());
+            }
+            Err(Errno::EEXIST) => {}
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(None),
+            Err(errno) => return Err(failed(&path, errno)),
+        }
+        current = match tree::open_parent(current.as_fd(), Path::new(name)) {
+            Ok(next) => next,
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(None),
+            Err(errno) => return Err(failed(&path, errno)),
+        };
+    }
+    Ok(Some(current))
+}
+
+/// A cgroup that was there before: an empty, running one may be used (R-32 of the project's rules).
+fn refuse_in_use(tree: &Tree, group: BorrowedFd<'_>) -> Result<(), Error> {
+    let path = tree.directory.path.clone();
+    let failed = |errno| Error::io("look into cgroup", &tree.directory.path, errno);
+    let pids = tree::pids(group).map_err(failed)?;
+    if let Some(pid) = pids.first() {
+        return Err(Error::Populated { path, pid: *pid });
+    }
+    let frozen = if tree.unified() {
+        let events = tree::read(group, "cgroup.events").map_err(failed)?;
+        let asked = tree::read(group, "cgroup.freeze").map_err(failed)?;
+        tree::keyed(&events, "frozen") == Some(1) || asked.trim() == "1"
+    } else if tree.has("freezer") {
+        tree::read(group, "freezer.state").map_err(failed)?.trim() != "THAWED"
+    } else {
+        false
+    };
+    if frozen { Err(Error::Frozen { path }) } else { Ok(()) }
+}
+
+/// Limits of cgroup2: controllers first, then one open, write, close for each value; memory.max and pids.max
+/// are read back through the same descriptor.
+fn apply_unified(tree: &Tree, writes: &[&Write]) -> Result<(), Error> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let group = tree.existing()?;
+    enable(tree, group, writes)?;
+    for write in writes {
+        let read_back = matches!(write.file, "memory.max" | "pids.max");
+        let flags = if read_back { OFlag::O_RDWR } else { OFlag::O_WRONLY };
+        let file = match tree::open_file(group, write.file, flags) {
+            Ok(file) => file,
+            // A kernel without swap has no such file: no swap, or as much as there is, is what it gives.
+            Err(Errno::ENOENT)
+                if write.limit == convert::SWAP_LIMIT && matches!(write.value.as_str(), "max" | "0") =>
+            {
+                continue;
+            }
+            Err(Errno::ENOENT) => return Err(missing(write, &tree.directory.path)),
+            Err(errno) => return Err(v1::refused(write, &tree.directory.path, errno)),
+        };
+        tree::write_open(file.as_fd(), &write.value)
+            .map_err(|errno| v1::refused(write, &tree.directory.path, errno))?;
+        if read_back {
+            let kept = tree::read_open(file.as_fd())
+                .map_err(|errno| Error::io("read back", tree.directory.path.join(write.file), errno))?;
+            v1::differs(write, &tree.directory.path, kept.trim(), |kept| match write.file {
+                "memory.max" => v1::page_rounded(&write.value, kept),
+                _ => kept == write.value,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn missing(write: &Write, directory: &Path) -> Error {
+    Error::Controller {
+        controller: write.controller.to_string(),
+        limit: write.limit.to_string(),
+        directory: directory.to_path_buf(),
+    }
+}
+
+/// Enables what the limits need, from the mount point down, with one write for each level that lacks
+/// something.
+fn enable(tree: &Tree, group: BorrowedFd<'_>, writes: &[&Write]) -> Result<(), Error> {
+    let path = &tree.directory.path;
+    let failed = |what: &str, path: &Path, errno| Error::io(what, path.to_path_buf(), errno);
+    let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
+    let here = tree::read(group, "cgroup.controllers")
+        .map_err(|errno| failed("read", &path.join("cgroup.controllers"), errno))?;
+    let mut needed: Vec<&Write> = Vec::new();
+    for write in writes.iter().filter(|write| !has(&here, write.controller)) {
+        if !needed.iter().any(|known| known.controller == write.controller) {
+            needed.push(write);
+        }
+    }
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let mount = tree::open_mount(&tree.directory.mount_point, true)?
+        .ok_or_else(|| failed("open cgroup mount", &tree.directory.mount_point, Errno::ENOENT))?;
+    let mut level_path = tree.directory.mount_point.clone();
+    let mut level = mount;
+    let mut names = tree.names()?.0.iter();
+    loop {
+        let file = level_path.join("cgroup.subtree_control");
+        let enabled = tree::read(level.as_fd(), "cgroup.subtree_control")
+            .map_err(|errno| failed("read", &file, errno))?;
+        let lacking: Vec<&&Write> = needed.iter().filter(|write| !has(&enabled, write.controller)).collect();
+        if !lacking.is_empty() {
+            let line: Vec<String> = lacking.iter().map(|write| format!("+{}", write.controller)).collect();
+            let line = line.join(" ");
+            if let Err(errno) = tree::write(level.as_fd(), "cgroup.subtree_control", &line) {
+                let offered = tree::read(level.as_fd(), "cgroup.controllers").unwrap_or_default();
+                if let Some(write) = lacking.iter().find(|write| !has(&offered, write.controller)) {
+                    return Err(missing(write, &level_path));
+                }
+                let why = match errno {
+                    // cgroup2 keeps processes and enabled controllers apart ("no internal processes").
+                    Errno::EBUSY => " where processes are in the cgroup itself:",
+                    _ => " in",
+                };
+                return Err(failed(&format!("enable cgroup controllers ({line}){why}"), &file, errno));
+            }
+        }
+        let Some(name) = names.next() else { return Ok(()) };
+        level_path.push(name);
+        level = tree::open_parent(level.as_fd(), Path::new(name))
+            .map_err(|errno| failed("open cgroup", &level_path, errno))?;
+    }
+}
+
+fn remove_directory(tree: &Tree, adopted: bool, end: Instant) -> Result<(), Error> {
+    let path = &tree.directory.path;
+    let failed = |errno| Error::io("remove cgroup", path, errno);
+    let (_, name) = tree.names()?;
+    let Some(parent) = tree.parent()? else { return Ok(()) };
+    let mut pause = Pause::new();
+    let mut first = true;
+    loop {
+        if !adopted {
+            match tree::rmdir(parent, &name) {
+                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+                Err(Errno::EBUSY) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        // Opened by name each time: the descriptor kept in `tree` may be of one that is gone.
+        let group = match tree::open_group(parent, os_name(&name)) {
+            Ok(group) => group,
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            Err(errno) => return Err(failed(errno)),
+        };
+        match tree::remove_descendants(group.as_fd()) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+        if adopted && !tree::has_children(group.as_fd()).map_err(failed)? {
+            return Ok(());
+        }
+        if std::mem::take(&mut first) && !adopted {
+            // Sub-cgroups were the usual reason: without them it may go at once.
+            continue;
+        }
+        if Instant::now() >= end {
+            let pids = tree::pids(group.as_fd()).unwrap_or_default();
+            return Err(Error::Busy { path: path.clone(), pids });
+        }
+        // The kernel says when the last process has left; what comes after that (and all of v1) has no event.
+        if !tree.unified() || tree.wait_unpopulated(end)? {
+            pause.take(end);
+        }
+    }
+}
+
+/// Growing pauses where the kernel has no event to wait for.
+struct Pause(Duration);
+
+impl Pause {
+    fn new() -> Pause {
+        Pause(Duration::from_micros(200))
+    }
+
+    fn take(&mut self, end: Instant) {
+        std::thread::sleep(self.0.min(end.saturating_duration_since(Instant::now())));
+        self.0 = (self.0 * 2).min(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a container's cgroup is in each hierarchy, decided before anything is made.
+//!
+//! Never creates or writes; looks only at what exists already. The path comes from the plan, the mounts from
+//! [`crate::host`]; the [`Location`] goes into the container's record, ahead of the first effect.
+
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
+
+use coracle_plan::{CgroupHost, CgroupPath};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::host::{self, Membership, Mounted};
+
+/// The v1 controllers whose hierarchies get a directory for the container; the crate's page has the reason.
+const V1_USED: [&str; 7] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio"];
+
+/// The container's directory in each hierarchy, and what of it was there before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// Absolute host directory in cgroup2.
+    pub unified: Option<PathBuf>,
+    /// Controllers of a v1 hierarchy, and the absolute host directory in it.
+    pub v1: Vec<(Vec<String>, PathBuf)>,
+    /// Mount point above `unified`.
+    pub unified_mount: Option<PathBuf>,
+    /// Mount points above `v1`, in the same order.
+    pub v1_mounts: Vec<PathBuf>,
+    /// Container directories that existed before: used when empty, and never removed. A first look is taken
+    /// by [`locate`]; exact in [`crate::Cgroup::location`] after create.
+    pub adopted: Vec<PathBuf>,
+    /// Directories above the container's that did not exist before, outermost first; removed with it when
+    /// they are empty then. Exact after create, as `adopted` is.
+    pub made_parents: Vec<PathBuf>,
+}
+
+/// One hierarchy's part of a [`Location`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    pub mount_point: PathBuf,
+    /// Empty for cgroup2.
+    pub controllers: Vec<String>,
+    /// The container's own directory, absolute.
+    pub path: PathBuf,
+}
+
+impl Location {
+    /// The container's own directory in each hierarchy, cgroup2 first.
+    pub fn directories(&self) -> Vec<Directory> {
+        let unified = self.unified.iter().zip(&self.unified_mount).map(|(path, mount)| Directory {
+            mount_point: mount.clone(),
+            controllers: Vec::new(),
+            path: path.clone(),
+        });
+        let v1 = self.v1.iter().zip(&self.v1_mounts).map(|((controllers, path), mount)| Directory {
+            mount_point: mount.clone(),
+            controllers: controllers.clone(),
+            path: path.clone(),
+        });
+        unified.chain(v1).collect()
+    }
+}
+
+/// Decides where the container's cgroup is. An absolute path is taken below each mount point, a relative one
+/// beside the caller's own cgroup of that hierarchy; an empty one stands for `id`. Changes nothing.
+///
+/// Fails with [`Error::Path`] for `..`, line breaks, over-long names and the hierarchy's root itself, and
+/// when a relative path is given and the mount does not show the caller's own cgroup.
+pub fn locate(host: &CgroupHost, path: &CgroupPath, id: &str) -> Result<Location, Error> {
+    let (own, mounts) = match path {
+        CgroupPath::Absolute(_) => (Vec::new(), Vec::new()),
+        CgroupPath::Relative(_) => (
+            host::parse_memberships(&host::read("/proc/self/cgroup")?),
+            host::parse_mountinfo(&host::read("/proc/self/mountinfo")?),
+        ),
+    };
+    let mut location = place(host, path, id, &own, &mounts)?;
+    for directory in location.directories() {
+        // A look only: create finds out again, by descriptor, what it makes and what it finds.
+        if directory.path.symlink_metadata().is_ok() {
+            location.adopted.push(directory.path);
+            continue;
+        }
+        let above = directory.path.ancestors().skip(1).take_while(|above| **above != directory.mount_point);
+        let mut missing: Vec<PathBuf> =
+            above.take_while(|above| above.symlink_metadata().is_err()).map(Path::to_path_buf).collect();
+        missing.reverse();
+        location.made_parents.append(&mut missing);
+    }
+    Ok(location)
+}
+
+/// [`locate`] without a look at the file system.
+fn place(
+    host: &CgroupHost,
+    path: &CgroupPath,
+    id: &str,
+    own: &[Membership],
+    mounts: &[Mounted],
+) -> Result<Location, Error> {
+    let (text, beside_own) = match path {
+        CgroupPath::Absolute(text) => (text.as_str(), false),
+        CgroupPath::Relative(text) => (text.as_str(), true),
+    };
+    let tail = components(if text.is_empty() { id } else { text })?;
+    let below = |mount_point: &str, controllers: &[String]| -> Result<PathBuf, Error> {
+        let mut directory = PathBuf::from(mount_point);
+        if beside_own {
+            directory.push(parent_of_own(mount_point, controllers, own, mounts).ok_or_else(|| {
+                Error::Path {
+                    path: text.to_string(),
+                    rule: format!("is relative, and {mount_point} does not show the caller's own cgroup"),
+                }
+            })?);
+        }
+        directory.push(&tail);
+        Ok(directory)
+    };
+    let mut location = Location::default();
+    if !host.unified.is_empty() {
+        location.unified = Some(below(&host.unified, &[])?);
+        location.unified_mount = Some(PathBuf::from(&host.unified));
+    }
+    for hierarchy in &host.v1 {
+        if hierarchy.controllers.iter().any(|name| V1_USED.contains(&name.as_str())) {
+            let directory = below(&hierarchy.mount_point, &hierarchy.controllers)?;
+            location.v1.push((hierarchy.controllers.clone(), directory));
+            location.v1_mounts.push(PathBuf::from(&hierarchy.mount_point));
+        }
+    }
+    Ok(location)
+}
+
+fn parent_of_own(
+    mount_point: &str,
+    controllers: &[String],
+    own: &[Membership],
+    mounts: &[Mounted],
+) -> Option<PathBuf> {
+    let membership = own.iter().find(|one| same_hierarchy(&one.controllers, controllers))?;
+    let root = mounts.iter().find(|mount| mount.point == mount_point)?;
+    let mut relative = host::below_mount(&membership.path, &root.root)?;
+    // At the mount's root there is no beside: below it, then.
+    relative.pop();
+    Some(relative)
+}
+
+/// `/proc/self/cgroup` and mount options list co-mounted controllers in their own orders.
+pub(crate) fn same_hierarchy(one: &[String], other: &[String]) -> bool {
+    one.len() == other.len() && one.iter().all(|name| other.contains(name))
+}
+
+/// The path's names. What is refused: anything that could leave the mount, name its root, or break a line of
+/// `/proc/PID/cgroup`.
+fn components(text: &str) -> Result<PathBuf, Error> {
+    let broken = |rule: &str| Err(Error::Path { path: text.to_string(), rule: rule.to_string() });
+    if text.contains('\n') || text.contains('\0') {
+        return broken("must not hold a line break or a NUL");
+    }
+    let mut path = PathBuf::new();
+    for component in Path::new(text).components() {
+        match component {
+            Component::Normal(name) if name.len() > 255 => {
+                return broken("has a name of more than 255 bytes");
+            }
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => return broken("must not hold \"..\""),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    if path.as_os_str().is_empty() {
+        return broken("names the root of the hierarchy");
+    }
+    if path.as_os_str().len() > 3072 {
+        return broken("has more than 3072 bytes");
+    }
+    Ok(path)
+}
+
+/// A directory below a mount as (parent, last name); None when it is the mount itself or not below it.
+pub(crate) fn split<'a>(mount: &Path, directory: &'a Path) -> Option<(&'a Path, &'a OsStr)> {
+    let relative = directory.strip_prefix(mount).ok()?;
+    let normal = relative.components().all(|part| matches!(part, Component::Normal(_)));
+    if !normal {
+        return None;
+    }
+    Some((relative.parent()?, relative.file_name()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_plan::{CgroupMode, V1Hierarchy};
+
+    use super::*;
+
+    fn hybrid() -> CgroupHost {
+        let v1 = |name: &str| V1Hierarchy {
+            mount_point: format!("/cg/{name}"),
+            controllers: name.split(',').map(String::from).collect(),
+        };
+        CgroupHost {
+            mode: CgroupMode::Hybrid,
+            unified: "/cg/unified".to_string(),
+            unified_controllers: vec![],
+            v1: vec![v1("cpuset"), v1("cpu,cpuacct"), v1("memory"), v1("name=systemd")],
+        }
+    }
+
+    fn at(path: CgroupPath, own: &str, mounts: &str) -> Result<Vec<String>, Error> {
+        let own = host::parse_memberships(own);
+        let location = place(&hybrid(), &path, "web", &own, &host::parse_mountinfo(mounts))?;
+        Ok(location.directories().iter().map(|one| one.path.display().to_string()).collect())
+    }
+
+    fn absolute(path: &str) -> Result<Vec<String>, Error> {
+        at(CgroupPath::Absolute(path.to_string()), "", "")
+    }
+
+    #[test]
+    fn absolute_paths_are_below_each_mount() {
+        let expected = ["/cg/unified/docker/abc", "/cg/cpu,cpuacct/docker/abc", "/cg/memory/docker/abc"];
+        assert_eq!(absolute("/docker/abc").unwrap(), expected);
+        assert_eq!(absolute("//docker/./abc/").unwrap(), expected);
+        assert_eq!(absolute("").unwrap()[0], "/cg/unified/web");
+        assert_eq!(absolute("/system.slice:docker:abc").unwrap()[0], "/cg/unified/system.slice:docker:abc");
+    }
+
+    #[test]
+    fn relative_paths_are_beside_the_own_cgroup_of_each_hierarchy() {
+        let mounts = "\
+1 0 0:1 / /cg/unified rw - cgroup2 c rw
+2 0 0:2 / /cg/cpu,cpuacct rw - cgroup c rw,cpu,cpuacct
+3 0 0:3 /outer /cg/memory rw - cgroup c rw,memory
+";
+        let own = "0::/user/shell\n2:cpuacct,cpu:/\n3:memory:/outer/x/y\n";
+        let relative = |own| at(CgroupPath::Relative("system.slice:docker:abc".to_string()), own, mounts);
+        assert_eq!(
+            relative(own).unwrap(),
+            [
+                "/cg/unified/user/system.slice:docker:abc",
+                "/cg/cpu,cpuacct/system.slice:docker:abc",
+                "/cg/memory/x/system.slice:docker:abc"
+            ]
+        );
+        let hidden = relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n").unwrap_err();
+        assert!(matches!(hidden, Error::Path { .. }), "{hidden}");
+    }
+
+    #[test]
+    fn paths_that_could_leave_the_mount_are_refused() {
+        let long = "x".repeat(256);
+        for bad in
+            ["/", "//", ".", "../x", "/a/../../b", "/..", "a/..", "a\nb", "a\0b", &long, &"a/".repeat(2000)]
+        {
+            let error = absolute(bad).unwrap_err();
+            assert!(matches!(error, Error::Path { .. }), "{bad:?}: {error}");
+            assert!(!error.to_string().contains('\n'), "{error:?}");
+        }
+        assert!(absolute("/..a/b..").is_ok(), "dots within a name are letters");
+    }
+
+    #[test]
+    fn a_path_is_split_by_components() {
+        let split = |mount: &str, path: &'static str| {
+            split(Path::new(mount), Path::new(path))
+                .map(|(parent, name)| (parent.display().to_string(), name.to_string_lossy().into_owned()))
+        };
+        let pair = |parent: &str, name: &str| Some((parent.to_string(), name.to_string()));
+        assert_eq!(split("/cg", "/cg/a"), pair("", "a"));
+        assert_eq!(split("/cg", "/cg/a/b"), pair("a", "b"));
+        assert_eq!(split("/cg", "/cg"), None);
+        assert_eq!(split("/cg", "/cgroup/a"), None);
+        assert_eq!(split("/cg", "/cg/../a"), None);
+    }
+}

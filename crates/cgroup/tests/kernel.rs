@@ -1,0 +1,775 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The crate against the real kernel, as root, in directories of its own that are removed also after a panic.
+//!
+//! Never touches a cgroup that it did not make, nor a mount of the host: the view of a host with cgroup2
+//! alone is made in a mount namespace of a child. Facts are checked with plain file reads, not with the
+//! crate's own.
+
+// The helpers below belong to the tests, where a panic is the report.
+#![allow(clippy::unwrap_used)]
+
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use coracle_cgroup::{Cgroup, Error, Location, host, locate};
+use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, Resources};
+
+/// Long enough for a busy machine; no test waits for it unless it fails.
+const LONG: Duration = Duration::from_secs(20);
+
+fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skip: making cgroups needs root");
+    }
+    root
+}
+
+/// A unique directory in each hierarchy, removed on drop with all that lives in it.
+struct Place {
+    host: CgroupHost,
+    name: String,
+}
+
+impl Place {
+    fn new() -> Place {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Place { host: host().unwrap(), name: format!("coracle-test-{}-{number}", std::process::id()) }
+    }
+
+    fn locate(&self, tail: &str) -> Location {
+        locate(&self.host, &CgroupPath::Absolute(format!("/{}{tail}", self.name)), "unused").unwrap()
+    }
+
+    /// This test's directories in all hierarchies, whether they exist or not.
+    fn directories(&self) -> Vec<PathBuf> {
+        let mounts =
+            self.host.v1.iter().map(|one| one.mount_point.clone()).chain([self.host.unified.clone()]);
+        mounts.filter(|mount| !mount.is_empty()).map(|mount| Path::new(&mount).join(&self.name)).collect()
+    }
+
+    fn leftovers(&self) -> Vec<PathBuf> {
+        self.directories().into_iter().filter(|path| path.exists()).collect()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for directory in self.directories() {
+            tear_down(&directory);
+        }
+    }
+}
+
+fn tear_down(directory: &Path) {
+    for name in sub_cgroups(directory) {
+        tear_down(&directory.join(name));
+    }
+    std::fs::write(directory.join("cgroup.freeze"), "0").ok();
+    std::fs::write(directory.join("freezer.state"), "THAWED").ok();
+    let end = Instant::now() + LONG;
+    while directory.exists() && Instant::now() < end {
+        for pid in procs(directory) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).ok();
+        }
+        std::fs::remove_dir(directory).ok();
+        std::thread::yield_now();
+    }
+}
+
+fn sub_cgroups(directory: &Path) -> Vec<std::ffi::OsString> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect()
+}
+
+fn procs(directory: &Path) -> Vec<i32> {
+    let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// A child that sleeps until it is killed; killed and reaped on drop.
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn new() -> Sleeper {
+        Sleeper(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn pid(&self) -> i32 {
+        self.0.id() as i32
+    }
+
+    /// Into all directories of the container, as CLONE_INTO_CGROUP and attach do together.
+    fn inside(cgroup: &Cgroup) -> Sleeper {
+        let sleeper = Sleeper::new();
+        if let Some(unified) = &cgroup.location().unified {
+            sleeper.move_to(unified);
+        }
+        cgroup.attach(sleeper.pid()).unwrap();
+        sleeper
+    }
+
+    fn move_to(&self, directory: &Path) {
+        std::fs::write(directory.join("cgroup.procs"), self.pid().to_string()).unwrap();
+    }
+
+    fn killed_by(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        self.0.wait().unwrap().signal()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+fn v1_directory(location: &Location, controller: &str) -> PathBuf {
+    let (_, path) = location
+        .v1
+        .iter()
+        .find(|(controllers, _)| controllers.iter().any(|name| name == controller))
+        .unwrap_or_else(|| panic!("no v1 hierarchy for {controller}"));
+    path.clone()
+}
+
+fn value(directory: &Path, file: &str) -> String {
+    let path = directory.join(file);
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .trim()
+        .to_string()
+}
+
+/// The v1 tests need v1 hierarchies; a stated skip where there are none.
+fn v1(place: &Place) -> bool {
+    let v1 = matches!(place.host.mode, CgroupMode::Hybrid | CgroupMode::V1);
+    if !v1 {
+        eprintln!("skip: needs v1 hierarchies, this host is {:?}", place.host.mode);
+    }
+    v1
+}
+
+/// Tests of what only cgroup2 has, or that make a directory there by hand.
+fn unified(place: &Place) -> bool {
+    let unified = !place.host.unified.is_empty();
+    if !unified {
+        eprintln!("skip: needs cgroup2, this host is {:?}", place.host.mode);
+    }
+    unified
+}
+
+fn v2(place: &Place) -> bool {
+    let v2 = place.host.mode == CgroupMode::V2;
+    if !v2 {
+        eprintln!("skip: needs a host with cgroup2 alone, this one is {:?}", place.host.mode);
+    }
+    v2
+}
+
+fn limits() -> Resources {
+    Resources {
+        memory_limit: Some((64 << 20) + 1),
+        memory_reservation: Some(32 << 20),
+        memory_swap: Some(96 << 20),
+        cpu_shares: Some(512),
+        cpu_quota: Some(20_000),
+        cpu_period: Some(50_000),
+        pids_limit: Some(77),
+    }
+}
+
+#[test]
+fn host_agrees_with_the_mount_table() {
+    let host = host().unwrap();
+    assert_ne!(host.mode, CgroupMode::None);
+    if !host.unified.is_empty() {
+        let controllers = value(Path::new(&host.unified), "cgroup.controllers");
+        assert_eq!(host.unified_controllers.join(" "), controllers);
+    }
+    for hierarchy in &host.v1 {
+        assert!(Path::new(&hierarchy.mount_point).join("tasks").exists(), "{hierarchy:?}");
+    }
+}
+
+#[test]
+fn v1_limits_are_written_and_kept() {
+    let place = Place::new();
+    if !root() || !v1(&place) {
+        return;
+    }
+    let location = place.locate("/web");
+    let cgroup = location.create(&limits()).unwrap();
+    let memory = v1_directory(&location, "memory");
+    assert_eq!(value(&memory, "memory.limit_in_bytes"), (64 << 20).to_string());
+    assert_eq!(value(&memory, "memory.memsw.limit_in_bytes"), (96 << 20).to_string());
+    assert_eq!(value(&memory, "memory.soft_limit_in_bytes"), (32 << 20).to_string());
+    let cpu = v1_directory(&location, "cpu");
+    assert_eq!(value(&cpu, "cpu.shares"), "512");
+    assert_eq!(value(&cpu, "cpu.cfs_quota_us"), "20000");
+    assert_eq!(value(&cpu, "cpu.cfs_period_us"), "50000");
+    assert_eq!(value(&v1_directory(&location, "pids"), "pids.max"), "77");
+    assert!(cgroup.created());
+    assert!(location.directories().iter().all(|one| one.path.is_dir()));
+    cgroup.remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn v1_limits_of_an_adopted_cgroup_change_in_either_direction() {
+    let place = Place::new();
+    if !root() || !v1(&place) {
+        return;
+    }
+    let location = place.locate("");
+    let of = |memory: i64, swap: i64, quota: i64, period: u64| Resources {
+        memory_limit: Some(memory),
+        memory_swap: Some(swap),
+        cpu_quota: Some(quota),
+        cpu_period: Some(period),
+        ..Resources::default()
+    };
+    drop(location.create(&of(16 << 20, 16 << 20, 1_000, 1_000)).unwrap());
+    let memory = v1_directory(&location, "memory");
+    let cpu = v1_directory(&location, "cpu");
+    for (limit, swap, quota, period) in [
+        (64 << 20, 64 << 20, 400_000, 1_000_000),
+        (8 << 20, 12 << 20, 1_000, 1_000),
+        (-1, -1, -1, 50_000),
+        (8 << 20, -1, 2_000, 100_000),
+    ] {
+        let adopted = place.locate("").create(&of(limit, swap, quota, period)).unwrap();
+        assert!(!adopted.created());
+        let kept = |file| value(&memory, file).parse::<i64>().unwrap();
+        let same = |kept: i64, wanted: i64| kept == wanted || (wanted == -1 && kept > 1 << 60);
+        assert!(same(kept("memory.limit_in_bytes"), limit), "limit {limit}");
+        assert!(same(kept("memory.memsw.limit_in_bytes"), swap), "swap {swap}");
+        assert_eq!(value(&cpu, "cpu.cfs_quota_us"), quota.to_string());
+        assert_eq!(value(&cpu, "cpu.cfs_period_us"), period.to_string());
+    }
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_is_named_and_nothing_stays() {
+    let place = Place::new();
+    if !root() || !v1(&place) {
+        return;
+    }
+    let too_short = Resources { cpu_quota: Some(1), ..Resources::default() };
+    let error = place.locate("/a/b").create(&too_short).unwrap_err();
+    let expected = "set cpu quota to \"1\" in";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    assert!(error.to_string().ends_with("cpu.cfs_quota_us: invalid argument"), "{error}");
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn attach_puts_a_process_into_each_v1_hierarchy() {
+    let place = Place::new();
+    if !root() || !v1(&place) {
+        return;
+    }
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    let sleeper = Sleeper::inside(&cgroup);
+    for directory in cgroup.directories() {
+        assert_eq!(procs(&directory.path), [sleeper.pid()], "{directory:?}");
+    }
+    assert_eq!(cgroup.pids().unwrap(), [sleeper.pid()]);
+    assert!(cgroup.populated().unwrap());
+    let gone = cgroup.attach(i32::MAX).unwrap_err();
+    assert!(gone.to_string().ends_with("no such process"), "{gone}");
+}
+
+#[test]
+fn a_child_made_inside_enter_is_born_there_and_the_caller_comes_back() {
+    let place = Place::new();
+    if !root() || !v1(&place) {
+        return;
+    }
+    // The smallest limits take the slow way for memory and pids, and must end in the same place.
+    let tight = Resources { memory_limit: Some(4 << 20), pids_limit: Some(1), ..Resources::default() };
+    for (tail, resources) in [("/plain", Resources::default()), ("/tight", tight)] {
+        let cgroup = place.locate(tail).create(&resources).unwrap();
+        let before = std::fs::read_to_string("/proc/thread-self/cgroup").unwrap();
+        let entered = cgroup.enter().unwrap();
+        let sleeper = Sleeper::new();
+        entered.leave(Some(sleeper.pid())).unwrap();
+        assert_eq!(std::fs::read_to_string("/proc/thread-self/cgroup").unwrap(), before);
+        for directory in cgroup.directories().iter().filter(|one| !one.controllers.is_empty()) {
+            assert_eq!(procs(&directory.path), [sleeper.pid()], "{tail} {directory:?}");
+        }
+        // Left without leave, it goes back as well.
+        drop(cgroup.enter().unwrap());
+        assert_eq!(std::fs::read_to_string("/proc/thread-self/cgroup").unwrap(), before);
+    }
+}
+
+#[test]
+fn kill_reaches_nested_cgroups_and_remove_takes_them_away() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let cgroup = place.locate("/deep/web").create(&Resources::default()).unwrap();
+    let mut outer = Sleeper::inside(&cgroup);
+    let mut inner = Sleeper::inside(&cgroup);
+    let unified = cgroup.location().unified.clone().unwrap();
+    let nested = unified.join("a".to_string() + &"/b".repeat(30));
+    std::fs::create_dir_all(&nested).unwrap();
+    for number in 0..50 {
+        std::fs::create_dir(unified.join(format!("many-{number}"))).unwrap();
+    }
+    for (_, path) in &cgroup.location().v1 {
+        std::fs::create_dir_all(path.join("a/b")).unwrap();
+        inner.move_to(&path.join("a/b"));
+    }
+    inner.move_to(&nested);
+    let mut expected = [outer.pid(), inner.pid()];
+    expected.sort();
+    // A later command has only the record.
+    let later = cgroup.location().clone().open();
+    assert_eq!(later.pids().unwrap(), expected);
+    let busy = later.remove(Duration::ZERO).unwrap_err();
+    assert!(matches!(&busy, Error::Busy { pids, .. } if pids == &expected), "{busy}");
+    assert!(matches!(later.wait_empty(Duration::ZERO), Err(Error::Busy { .. })));
+    later.kill().unwrap();
+    assert_eq!(outer.killed_by(), Some(9));
+    assert_eq!(inner.killed_by(), Some(9));
+    later.wait_empty(LONG).unwrap();
+    assert!(!later.populated().unwrap());
+    later.remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+    later.remove(LONG).unwrap();
+}
+
+#[test]
+fn remove_waits_for_the_kernel_to_say_that_it_is_empty() {
+    let place = Place::new();
+    if !root() {
+        return;
+    }
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    let sleeper = Sleeper::inside(&cgroup);
+    let remover = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| cgroup.remove(LONG));
+        drop(sleeper);
+        waiting.join().unwrap()
+    });
+    remover.unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn a_frozen_container_is_killed_and_thawed() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    let mut sleeper = Sleeper::inside(&cgroup);
+    let unified = cgroup.location().unified.clone().unwrap();
+    assert!(!cgroup.is_frozen().unwrap());
+    std::fs::write(unified.join("cgroup.freeze"), "1").unwrap();
+    assert!(cgroup.is_frozen().unwrap());
+    cgroup.thaw().unwrap();
+    assert!(!cgroup.is_frozen().unwrap());
+    std::fs::write(unified.join("cgroup.freeze"), "1").unwrap();
+    if place.host.mode == CgroupMode::Hybrid {
+        let freezer = v1_directory(cgroup.location(), "freezer");
+        let nested = freezer.join("nested");
+        std::fs::create_dir(&nested).unwrap();
+        sleeper.move_to(&nested);
+        std::fs::write(nested.join("freezer.state"), "FROZEN").unwrap();
+        std::fs::write(freezer.join("freezer.state"), "FROZEN").unwrap();
+    }
+    cgroup.kill().unwrap();
+    assert_eq!(sleeper.killed_by(), Some(9));
+    cgroup.remove(LONG).unwrap();
+}
+
+#[test]
+fn a_cgroup_in_use_is_refused_and_not_touched() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let location = place.locate("");
+    let unified = location.unified.clone().unwrap();
+    std::fs::create_dir_all(unified.join("below")).unwrap();
+    let stranger = Sleeper::new();
+    stranger.move_to(&unified.join("below"));
+    let location = place.locate("");
+    assert_eq!(location.adopted, std::slice::from_ref(&unified));
+    let error = location.create(&limits()).unwrap_err();
+    assert_eq!(error, Error::Populated { path: unified.clone(), pid: stranger.pid() });
+    assert_eq!(procs(&unified.join("below")), [stranger.pid()]);
+    assert_eq!(place.leftovers(), [unified], "only what was there before");
+}
+
+#[test]
+fn a_v1_cgroup_in_use_is_refused_too() {
+    let place = Place::new();
+    if !root() || !v1(&place) {
+        return;
+    }
+    let location = place.locate("");
+    let pids = v1_directory(&location, "pids");
+    std::fs::create_dir(&pids).unwrap();
+    let stranger = Sleeper::new();
+    stranger.move_to(&pids);
+    let error = location.create(&Resources::default()).unwrap_err();
+    assert_eq!(error, Error::Populated { path: pids.clone(), pid: stranger.pid() });
+    assert_eq!(place.leftovers(), [pids]);
+}
+
+#[test]
+fn a_frozen_cgroup_is_refused() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let unified = place.locate("").unified.unwrap();
+    std::fs::create_dir(&unified).unwrap();
+    std::fs::write(unified.join("cgroup.freeze"), "1").unwrap();
+    let error = place.locate("").create(&Resources::default()).unwrap_err();
+    assert_eq!(error, Error::Frozen { path: unified });
+}
+
+#[test]
+fn an_empty_cgroup_is_adopted_and_stays() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let unified = place.locate("").unified.unwrap();
+    std::fs::create_dir(&unified).unwrap();
+    let inode = unified.metadata().unwrap().ino();
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    assert!(!cgroup.created());
+    assert_eq!(cgroup.location().adopted, std::slice::from_ref(&unified));
+    std::fs::create_dir(unified.join("made-by-the-container")).unwrap();
+    cgroup.location().open().remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), std::slice::from_ref(&unified));
+    assert_eq!(unified.metadata().unwrap().ino(), inode);
+    assert!(sub_cgroups(&unified).is_empty());
+}
+
+#[test]
+fn parents_are_removed_only_when_made_and_empty() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let first = place.locate("/p/q/one").create(&Resources::default()).unwrap();
+    let second = place.locate("/p/q/two").create(&Resources::default()).unwrap();
+    let mount = PathBuf::from(&place.host.unified);
+    let parents: Vec<PathBuf> =
+        ["", "/p", "/p/q"].iter().map(|tail| mount.join(format!("{}{tail}", place.name))).collect();
+    let made = |cgroup: &Cgroup| -> Vec<PathBuf> {
+        cgroup.location().made_parents.iter().filter(|path| path.starts_with(&mount)).cloned().collect()
+    };
+    assert_eq!(made(&first), parents);
+    assert_eq!(made(&second), [] as [PathBuf; 0]);
+    first.remove(LONG).unwrap();
+    assert!(second.directories().iter().all(|one| one.path.is_dir()));
+    second.remove(LONG).unwrap();
+    assert!(parents[2].is_dir(), "not made by the second one");
+    // The first one's record still owns them.
+    first.location().open().remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn what_locate_foresees_is_what_create_makes() {
+    let place = Place::new();
+    if !root() {
+        return;
+    }
+    let location = place.locate("/p/one");
+    let cgroup = location.create(&Resources::default()).unwrap();
+    assert_eq!(cgroup.location(), &location);
+    // A crash before the first effect, or in the middle of it, leaves this much to do: nothing, and no error.
+    cgroup.remove(LONG).unwrap();
+    location.open().remove(LONG).unwrap();
+}
+
+#[test]
+fn a_missing_cgroup_is_no_error() {
+    let place = Place::new();
+    let cgroup = place.locate("/never/made").open();
+    assert!(cgroup.clone_fd().is_none());
+    assert_eq!(cgroup.pids().unwrap(), []);
+    assert!(!cgroup.populated().unwrap());
+    assert!(!cgroup.is_frozen().unwrap());
+    cgroup.kill().unwrap();
+    cgroup.thaw().unwrap();
+    cgroup.wait_empty(Duration::ZERO).unwrap();
+    cgroup.remove(Duration::ZERO).unwrap();
+    assert!(!cgroup.oom_killed());
+    assert_eq!(cgroup.hint(), None);
+}
+
+#[test]
+fn a_handle_outlives_its_cgroup() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    assert!(cgroup.clone_fd().unwrap().as_raw_fd() > 2);
+    // Another command removes it by the record, while this handle still holds descriptors of what is gone.
+    let other = cgroup.location().clone().open();
+    other.remove(LONG).unwrap();
+    assert!(cgroup.location().clone().open().clone_fd().is_none());
+    assert_eq!(cgroup.pids().unwrap(), []);
+    assert!(!cgroup.populated().unwrap());
+    cgroup.kill().unwrap();
+    cgroup.thaw().unwrap();
+    cgroup.wait_empty(Duration::ZERO).unwrap();
+    cgroup.remove(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_link_or_another_file_system_in_the_place_of_a_mount_is_refused() {
+    let place = Place::new();
+    if !unified(&place) {
+        return;
+    }
+    let mut location = place.locate("");
+    let scratch = std::env::temp_dir();
+    location.unified_mount = Some(scratch.clone());
+    location.unified = Some(scratch.join("web"));
+    let error = location.create(&Resources::default()).unwrap_err();
+    assert!(error.to_string().starts_with("not a cgroup mount:"), "{error}");
+    let mut location = place.locate("");
+    location.unified = Some(PathBuf::from("/elsewhere/web"));
+    let error = location.open().remove(Duration::ZERO).unwrap_err();
+    assert!(matches!(error, Error::Path { .. }), "{error}");
+    let dots = locate(&place.host, &CgroupPath::Absolute("/../../etc".to_string()), "id").unwrap_err();
+    assert!(matches!(dots, Error::Path { .. }), "{dots}");
+}
+
+#[test]
+fn a_host_without_cgroups_gives_no_limits_and_needs_none() {
+    let host = CgroupHost {
+        mode: CgroupMode::None,
+        unified: String::new(),
+        unified_controllers: Vec::new(),
+        v1: Vec::new(),
+    };
+    let location = locate(&host, &CgroupPath::Absolute("/web".to_string()), "id").unwrap();
+    assert_eq!(location, Location::default());
+    let cgroup = location.create(&Resources::default()).unwrap();
+    assert!(cgroup.clone_fd().is_none());
+    cgroup.enter().unwrap().leave(Some(1)).unwrap();
+    cgroup.remove(Duration::ZERO).unwrap();
+    let error = location.create(&limits()).unwrap_err();
+    assert!(matches!(&error, Error::Controller { controller, .. } if controller == "memory"), "{error}");
+}
+
+#[test]
+fn relative_is_beside_the_caller() {
+    let place = Place::new();
+    let location = locate(&place.host, &CgroupPath::Relative(place.name.clone()), "id").unwrap();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    for directory in location.directories() {
+        let line = own
+            .lines()
+            .find(|line| line.split(':').nth(1) == Some(directory.controllers.join(",").as_str()))
+            .unwrap();
+        let path = line.splitn(3, ':').nth(2).unwrap();
+        let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
+        let expected = directory.mount_point.join(parent.strip_prefix("/").unwrap()).join(&place.name);
+        assert_eq!(directory.path, expected);
+    }
+}
+
+#[test]
+fn pids_limit_gives_a_hint() {
+    let place = Place::new();
+    if !root() {
+        return;
+    }
+    let one = Resources { pids_limit: Some(1), ..Resources::default() };
+    let cgroup = place.locate("").create(&one).unwrap();
+    assert_eq!(cgroup.hint(), None);
+    // The shell waits until it has been moved, then forks in vain.
+    let mut shell = Command::new("sh")
+        .args(["-c", "read line; (exec true) & wait"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    if let Some(unified) = &cgroup.location().unified {
+        std::fs::write(unified.join("cgroup.procs"), shell.id().to_string()).unwrap();
+    }
+    cgroup.attach(shell.id() as i32).unwrap();
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    assert_eq!(cgroup.hint().as_deref(), Some("the pids limit of 1 was hit"));
+    assert!(!cgroup.oom_killed());
+    cgroup.remove(LONG).unwrap();
+}
+
+#[test]
+fn memory_limit_gives_a_hint() {
+    let place = Place::new();
+    if !root() {
+        return;
+    }
+    let small = Resources { memory_limit: Some(8 << 20), memory_swap: Some(8 << 20), ..Resources::default() };
+    let cgroup = place.locate("").create(&small).unwrap();
+    let mut shell = Command::new("sh")
+        .args(["-c", "read line; exec head -c 100m /dev/zero | tail"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    if let Some(unified) = &cgroup.location().unified {
+        std::fs::write(unified.join("cgroup.procs"), shell.id().to_string()).unwrap();
+    }
+    cgroup.attach(shell.id() as i32).unwrap();
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    assert!(cgroup.oom_killed());
+    assert_eq!(cgroup.hint().as_deref(), Some("the memory limit of 8388608 bytes was hit"));
+    cgroup.remove(LONG).unwrap();
+}
+
+#[test]
+fn v1_alone_kills_by_signal_and_waits() {
+    let place = Place::new();
+    if !root() || !v1(&place) {
+        return;
+    }
+    // The same host without its cgroup2 mount.
+    let mut location = place.locate("/v1");
+    location.unified = None;
+    location.unified_mount = None;
+    let cgroup = location.create(&limits()).unwrap();
+    assert!(cgroup.clone_fd().is_none());
+    let mut sleeper = Sleeper::inside(&cgroup);
+    assert_eq!(cgroup.pids().unwrap(), [sleeper.pid()]);
+    assert!(!cgroup.is_frozen().unwrap());
+    assert!(matches!(cgroup.wait_empty(Duration::ZERO), Err(Error::Busy { .. })));
+    std::thread::scope(|scope| {
+        let killing = scope.spawn(|| cgroup.kill());
+        assert_eq!(sleeper.killed_by(), Some(9));
+        killing.join().unwrap()
+    })
+    .unwrap();
+    cgroup.wait_empty(LONG).unwrap();
+    cgroup.remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn v2_limits_are_written_and_kept() {
+    let place = Place::new();
+    if !root() || !v2(&place) {
+        return;
+    }
+    let location = place.locate("/deep/web");
+    let cgroup = location.create(&limits()).unwrap();
+    let unified = location.unified.clone().unwrap();
+    assert_eq!(value(&unified, "memory.max"), (64 << 20).to_string());
+    assert_eq!(value(&unified, "memory.swap.max"), ((32 << 20) - 4096).to_string());
+    assert_eq!(value(&unified, "memory.low"), (32 << 20).to_string());
+    assert_eq!(value(&unified, "cpu.weight"), "59");
+    assert_eq!(value(&unified, "cpu.max"), "20000 50000");
+    assert_eq!(value(&unified, "pids.max"), "77");
+    cgroup.remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+fn v2_with_processes_above_says_why_controllers_cannot_be_enabled() {
+    let place = Place::new();
+    if !root() || !v2(&place) {
+        return;
+    }
+    let above = place.locate("").unified.unwrap();
+    std::fs::create_dir(&above).unwrap();
+    let inhabitant = Sleeper::new();
+    inhabitant.move_to(&above);
+    let error = place.locate("/web").create(&limits()).unwrap_err();
+    assert!(error.to_string().contains("where processes are in the cgroup itself"), "{error}");
+    assert!(!above.join("web").exists());
+}
+
+/// Runs the tests whose names begin with `view_` on a view of this host with cgroup2 alone.
+#[test]
+fn v2_alone() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    // cgroup2 upon itself would be refused, and is not needed.
+    let script = match place.host.mode {
+        CgroupMode::V2 => "exec \"$0\" --ignored --test-threads=1 view_",
+        _ => {
+            "mount --make-rprivate / && mount -t cgroup2 none /sys/fs/cgroup && \
+              exec \"$0\" --ignored --test-threads=1 view_"
+        }
+    };
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("2 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by v2_alone in a mount namespace of its own"]
+fn view_of_a_controller_that_is_not_there() {
+    let place = Place::new();
+    assert_eq!(place.host.mode, CgroupMode::V2);
+    assert_eq!(place.host.unified, "/sys/fs/cgroup");
+    if place.host.unified_controllers.iter().any(|name| name == "memory") {
+        eprintln!("skip: this host's cgroup2 has the memory controller");
+        return;
+    }
+    let limit = Resources { memory_limit: Some(1 << 26), pids_limit: Some(5), ..Resources::default() };
+    let error = place.locate("/a/b").create(&limit).unwrap_err();
+    assert_eq!(
+        error,
+        Error::Controller {
+            controller: "memory".to_string(),
+            limit: "memory limit".to_string(),
+            directory: PathBuf::from("/sys/fs/cgroup"),
+        }
+    );
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+    // "No limit" is what is there without the controller.
+    let none = Resources { memory_limit: Some(-1), pids_limit: Some(-1), ..Resources::default() };
+    place.locate("/a/b").create(&none).unwrap().remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}
+
+#[test]
+#[ignore = "run by v2_alone in a mount namespace of its own"]
+fn view_of_a_life() {
+    let place = Place::new();
+    assert_eq!(place.host.mode, CgroupMode::V2);
+    let cgroup = place.locate("/web").create(&Resources::default()).unwrap();
+    let mut sleeper = Sleeper::inside(&cgroup);
+    assert_eq!(cgroup.directories().len(), 1);
+    assert_eq!(cgroup.pids().unwrap(), [sleeper.pid()]);
+    let entered = cgroup.enter().unwrap();
+    entered.leave(Some(sleeper.pid())).unwrap();
+    cgroup.kill().unwrap();
+    assert_eq!(sleeper.killed_by(), Some(9));
+    cgroup.remove(LONG).unwrap();
+    assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+}

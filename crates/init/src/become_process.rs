@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Becoming the container's process: where it works, who it is, and what it may do.
+
+use core::ffi::CStr;
+
+use coracle_program::{Op, detail};
+use coracle_sys::process::Capabilities;
+use coracle_sys::{Errno, fd, mount, process};
+
+use crate::{Done, Failure, Init, path};
+
+/// One past the highest capability number that sets of 64 bits can name.
+const CAPABILITIES: u32 = 64;
+
+impl Init {
+    /// Magic links are refused on the way, so that no descriptor of ours can become the working directory
+    /// (CVE-2024-21626).
+    pub(crate) fn working_directory(&mut self, path: &'static CStr) -> Done {
+        let directory = path::reach_directory(self.rootfs.root(), path.to_bytes())?;
+        match mount::fchdir(directory.number()) {
+            Err(Errno::ACCES) => {
+                self.late_directory = Some(path);
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    pub(crate) fn identity(&mut self, op: Op<'static>) -> Done {
+        let Op::Identity {
+            uid,
+            gid,
+            groups,
+            keep_groups,
+            bounding,
+            effective,
+            permitted,
+            inheritable,
+            ambient,
+        } = op
+        else {
+            return Err(Errno::PROTO.into());
+        };
+        // Dropping from the bounding set needs CAP_SETPCAP, so it comes before the ids and the other sets.
+        for capability in 0..CAPABILITIES {
+            if bounding >> capability & 1 == 1 {
+                continue;
+            }
+            match process::drop_bounding(capability) {
+                Ok(()) => {}
+                // The kernel knows no more.
+                Err(Errno::INVAL) => break,
+                Err(Errno::PERM) if !process::in_bounding(capability)? => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        process::set_keep_capabilities(true)?;
+        if keep_groups == 0 {
+            process::set_groups(groups.0)?;
+        }
+        process::set_gid(gid)?;
+        process::set_uid(uid)?;
+        process::set_keep_capabilities(false)?;
+        process::clear_ambient()?;
+        let sets = Capabilities { effective, permitted, inheritable };
+        process::capset(&sets)?;
+        for capability in (0..CAPABILITIES).filter(|capability| ambient >> capability & 1 == 1) {
+            process::raise_ambient(capability)?;
+        }
+
+        // Not a word of it is taken on trust.
+        let same = process::uids()? == [uid; 3]
+            && process::gids()? == [gid; 3]
+            && process::capget()? == sets
+            && (keep_groups != 0 || process::group_count()? == groups.0.len() / 4);
+        if !same {
+            return Err(Failure::new(Errno::PERM, detail::READ_BACK, &[]));
+        }
+
+        if let Some(path) = self.late_directory.take() {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let directory = fd::open_in_root(self.rootfs.root(), path, flags, 0)?;
+            mount::fchdir(directory.number())?;
+        }
+        Ok(())
+    }
+}

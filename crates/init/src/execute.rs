@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The user's command: found at create, executed at start, and when that fails, why.
+//!
+//! execve(2) says ENOENT for a missing file, for a missing interpreter of a script and for a missing dynamic loader
+//! alike; the file's first bytes tell them apart.
+
+use core::ffi::CStr;
+
+use coracle_program::{List, Message, MessageKind, detail};
+use coracle_sys::{Errno, Fd, fd, process};
+
+use crate::path::Buffer;
+use crate::{Done, Failure, Init, hook};
+
+/// What execve(2) reads of a file to decide what it is (kernel BINPRM_BUF_SIZE).
+const HEAD: usize = 256;
+const ST_NOEXEC: i64 = 8;
+
+/// The path that was found.
+pub(crate) struct Executable(Buffer);
+
+impl Default for Executable {
+    fn default() -> Executable {
+        Executable(Buffer::new())
+    }
+}
+
+/// Open by a path of the container, from inside of it; links into descriptors are refused.
+fn open(path: &CStr, flags: i32) -> Result<Fd, Errno> {
+    fd::openat2(libc::AT_FDCWD, path, flags, 0, fd::RESOLVE_NO_MAGICLINKS)
+}
+
+/// Is there a regular file that the process may execute?
+fn check(path: &CStr) -> Result<(), Failure> {
+    let file = open(path, libc::O_PATH)?;
+    let stat = fd::fstat(file.number())?;
+    if stat.is_directory() {
+        return Err(Failure::new(Errno::ACCES, detail::DIRECTORY, &[]));
+    }
+    if !stat.is_regular() {
+        return Err(Errno::ACCES.into());
+    }
+    match fd::may_execute(file.number()) {
+        Err(Errno::ACCES) if fd::fstatfs(file.number())?.1 & ST_NOEXEC != 0 => {
+            Err(Failure::new(Errno::ACCES, detail::NOEXEC, &[]))
+        }
+        other => Ok(other?),
+    }
+}
+
+impl Executable {
+    /// A name with a slash is a path; any other is looked for in the directories of PATH, as execvp(3) does.
+    pub(crate) fn find(&mut self, name: &CStr, search: impl Iterator<Item = &'static CStr>) -> Done {
+        if name.to_bytes().contains(&b'/') {
+            self.0.push(name.to_bytes())?;
+            return check(self.0.as_cstr()?);
+        }
+        let mut forbidden = None;
+        for directory in search {
+            self.0.truncate(0);
+            // An empty entry is the working directory.
+            let directory = if directory.is_empty() { c"." } else { directory };
+            let built = self.0.push(directory.to_bytes()).and_then(|()| self.0.push(b"/"));
+            if built.and_then(|()| self.0.push(name.to_bytes())).is_err() {
+                continue;
+            }
+            match check(self.0.as_cstr()?) {
+                Ok(()) => return Ok(()),
+                Err(failure @ Failure(Message { errno: libc::EACCES, .. })) => {
+                    forbidden = forbidden.or(Some(failure));
+                }
+                Err(_) => {}
+            }
+        }
+        self.0.truncate(0);
+        Err(forbidden.unwrap_or_else(|| Failure::new(Errno::NOENT, detail::NOT_IN_PATH, &[])))
+    }
+}
+
+impl Init {
+    /// Replace the process. Returns why it could not be.
+    pub(crate) fn execute(&mut self, args: List<'static>, env: List<'static>, home_uid: u32) -> Failure {
+        match self.try_execute(args, env, home_uid) {
+            Ok(errno) => match self.executable.0.as_cstr() {
+                Ok(path) => diagnose(path, errno),
+                Err(errno) => errno.into(),
+            },
+            Err(failure) => failure,
+        }
+    }
+
+    fn try_execute(&mut self, args: List<'static>, env: List<'static>, home_uid: u32) -> Done<Errno> {
+        // Everything that is ours goes before the container's path is resolved again: close-on-exec would be too
+        // late (CVE-2024-21626). Only the socket stays, and it closes with the exec.
+        let first = self.header.first_private;
+        let peer = self.peer as u32;
+        if peer > first {
+            fd::close_range(first, peer - 1)?;
+        }
+        fd::close_range(peer.saturating_add(1).max(first), u32::MAX)?;
+
+        let argv = hook::pointers(args)?;
+        let mut envp = coracle_sys::memory::PointerArray::new(env.len() + 1)?;
+        for variable in env.iter() {
+            envp.push(variable)?;
+        }
+        if home_uid != u32::MAX {
+            envp.push(home::variable(home_uid)?)?;
+        }
+        self.say(&Message::new(MessageKind::Executing), None)?;
+        Ok(process::execute(self.executable.0.as_cstr()?, &argv, &envp))
+    }
+}
+
+/// Why did execve(2) of this file fail?
+fn diagnose(path: &CStr, errno: Errno) -> Failure {
+    let Ok(file) = open(path, libc::O_RDONLY | libc::O_NONBLOCK) else { return errno.into() };
+    if let Ok((_, flags)) = fd::fstatfs(file.number()) {
+        if errno == Errno::ACCES && flags & ST_NOEXEC != 0 {
+            return Failure::new(errno, detail::NOEXEC, &[]);
+        }
+    }
+    let mut head = [0u8; HEAD];
+    let Ok(length) = fd::read(file.number(), &mut head) else { return errno.into() };
+    match head.get(..length).unwrap_or_default() {
+        [b'#', b'!', line @ ..] => {
+            let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_start();
+            let interpreter = line.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+            Failure::new(errno, detail::SCRIPT_INTERPRETER, interpreter)
+        }
+        [0x7f, b'E', b'L', b'F', rest @ ..] => elf(file.number(), rest, errno),
+        _ if errno == Errno::NOEXEC => Failure::new(errno, detail::NOT_A_PROGRAM, &[]),
+        _ => errno.into(),
+    }
+}
+
+/// `rest` is the file from byte 4 on. Offsets are of the ELF-64 header and program header (elf(5)).
+fn elf(file: i32, rest: &[u8], errno: Errno) -> Failure {
+    let u16_at = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
+    };
+    let u64_at = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
+    };
+    const CLASS_64: u8 = 2;
+    const EM_X86_64: u16 = 62;
+    const PT_INTERP: u16 = 3;
+    let machine = u16_at(rest, 18 - 4);
+    if errno == Errno::NOEXEC {
+        return Failure::new(errno, detail::MACHINE, &machine.to_ne_bytes());
+    }
+    if errno != Errno::NOENT || rest.first() != Some(&CLASS_64) || machine != EM_X86_64 {
+        return errno.into();
+    }
+    let table = u64_at(rest, 32 - 4);
+    let entry_size = u16_at(rest, 54 - 4) as u64;
+    for index in 0..u16_at(rest, 56 - 4) as u64 {
+        let mut entry = [0u8; 56];
+        let at = table.wrapping_add(index.wrapping_mul(entry_size));
+        if fd::read_at(file, &mut entry, at) != Ok(entry.len()) {
+            break;
+        }
+        // p_type is 32 bits; the types that matter fit in the low half.
+        if u16_at(&entry, 0) == PT_INTERP && u16_at(&entry, 2) == 0 {
+            let mut name = [0u8; Message::DATA];
+            let size = (u64_at(&entry, 32) as usize).min(name.len());
+            let read = name.get_mut(..size).map(|name| fd::read_at(file, name, u64_at(&entry, 8)));
+            if let Some(Ok(length)) = read {
+                let name = name.get(..length).unwrap_or_default();
+                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+                return Failure::new(errno, detail::ELF_INTERPRETER, name);
+            }
+        }
+    }
+    errno.into()
+}
+
+/// HOME from the container's /etc/passwd, which is as hostile as the rest of the tree: a regular file, read up to a
+/// bound, one numeric field compared.
+mod home {
+    use core::ffi::CStr;
+
+    use coracle_sys::{Errno, fd};
+
+    use crate::Done;
+
+    const LIMIT: usize = 1 << 20;
+    /// Directory of a user without an entry.
+    const DEFAULT: &CStr = c"HOME=/";
+
+    pub(super) fn variable(uid: u32) -> Done<&'static CStr> {
+        // Looked at before it is opened for reading: a device or a FIFO must not even be opened.
+        let Ok(path) = super::open(c"/etc/passwd", libc::O_PATH) else { return Ok(DEFAULT) };
+        let stat = fd::fstat(path.number())?;
+        if !stat.is_regular() || stat.size == 0 || stat.size as usize > LIMIT {
+            return Ok(DEFAULT);
+        }
+        let Ok(file) = super::open(c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY) else {
+            return Ok(DEFAULT);
+        };
+        if fd::fstat(file.number())?.inode != stat.inode {
+            return Ok(DEFAULT);
+        }
+        // Private memory: the file may change or shrink under us.
+        let text = coracle_sys::memory::read_file(file.number(), LIMIT)?;
+        let mut digits = [0u8; 10];
+        let number = crate::path::decimal(uid, &mut digits);
+        for line in text.split(|byte| *byte == b'\n') {
+            let mut fields = line.split(|byte| *byte == b':');
+            if fields.nth(2) == Some(number) {
+                let home = fields.nth(2).unwrap_or_default();
+                if home.starts_with(b"/") && !home.contains(&0) {
+                    return coracle_sys::memory::variable(c"HOME=", home).or(Err(Errno::NOMEM.into()));
+                }
+            }
+        }
+        Ok(DEFAULT)
+    }
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a container's first process does between the clone and execve(2).
+//!
+//! It reads the program that the runtime prepared and walks it: no heap, no C library, no decision that could have
+//! been made before. It answers in numbers; the words are the runtime's. Paths of the container are only ever
+//! resolved below the descriptor of its root filesystem.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+mod become_process;
+mod execute;
+mod hook;
+mod path;
+mod rootfs;
+mod terminal;
+
+use core::ffi::CStr;
+
+use coracle_program::{Header, Message, MessageKind, Numbered, Op, Program, detail};
+use coracle_sys::{Errno, Fd, fd, memory, process, socket};
+
+use crate::execute::Executable;
+use crate::rootfs::Rootfs;
+
+/// Exit status when there is nobody to tell the reason to.
+const ORPHAN: i32 = 71;
+
+/// Why an op failed: what a [`Message`] of kind Failed says, without the step.
+pub(crate) struct Failure(Message);
+
+impl Failure {
+    pub(crate) fn new(errno: Errno, detail: u32, data: &[u8]) -> Failure {
+        Failure(Message::failed(0, errno.0).with(detail, data))
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Failure {
+        Failure::new(errno, detail::NONE, &[])
+    }
+}
+
+pub(crate) type Done<T = ()> = Result<T, Failure>;
+
+/// Everything that one op leaves for another.
+pub(crate) struct Init {
+    header: Header,
+    /// Where messages go: the runtime, and once started by somebody else, the starter.
+    peer: i32,
+    rootfs: Rootfs,
+    /// A private procfs.
+    proc: Option<Fd>,
+    /// The working directory could not be entered as root (a network filesystem): try as the user.
+    late_directory: Option<&'static CStr>,
+    executable: Executable,
+    step: u32,
+}
+
+/// The program's main function; `argument` is the number of the descriptor that holds the program.
+pub fn main(argument: Option<&'static CStr>) -> ! {
+    let program = argument.and_then(number).and_then(|fd| {
+        let bytes = memory::map_file(fd).ok()?;
+        fd::close(fd).ok()?;
+        Program::new(bytes).ok()
+    });
+    match program {
+        Some(program) => run(program),
+        None => process::exit(ORPHAN),
+    }
+}
+
+fn number(text: &CStr) -> Option<i32> {
+    let mut number = 0i32;
+    for byte in text.to_bytes() {
+        number = number.checked_mul(10)?.checked_add((*byte as char).to_digit(10)? as i32)?;
+    }
+    Some(number)
+}
+
+fn run(program: Program<'static>) -> ! {
+    let header = program.header;
+    let mut init = Init {
+        header,
+        peer: header.control,
+        rootfs: Rootfs::default(),
+        proc: None,
+        late_directory: None,
+        executable: Executable::default(),
+        step: 0,
+    };
+    let failure = init.walk(program);
+    let Failure(mut message) = failure;
+    message.step = init.step;
+    // The last word; if nobody listens any more there is nobody to tell.
+    if socket::send(init.peer, &message.encode(), None).is_err() {}
+    process::exit(1)
+}
+
+impl Init {
+    /// Returns only with what failed: the last op replaces the process.
+    fn walk(&mut self, program: Program<'static>) -> Failure {
+        if let Err(failure) = self.prepare(&program) {
+            return failure;
+        }
+        for numbered in program {
+            let Ok(Numbered { step, op }) = numbered else { return Errno::PROTO.into() };
+            self.step = step as u32;
+            if let Err(failure) = self.perform(op) {
+                return failure;
+            }
+        }
+        Errno::PROTO.into()
+    }
+
+    fn prepare(&mut self, program: &Program<'static>) -> Done {
+        // The runtime may be killed at any time, and what is half made must go with it. The signal cannot tell of a
+        // death before this line, the socket can.
+        process::set_parent_death_signal(libc::SIGKILL)?;
+        if socket::is_hung_up(self.peer) {
+            process::exit(ORPHAN);
+        }
+        process::reset_signals()?;
+        // What came across the exec must not go into hooks or the container.
+        fd::cloexec_from(self.header.first_private)?;
+        process::umask(0);
+        process::set_name(c"oar-init")?;
+        // Nobody in a namespace that we share may look into this process (CVE-2016-9962). While the id maps are
+        // not written, /proc files of an undumpable process would be closed to an unprivileged runtime too.
+        let waits_for_maps = program
+            .clone()
+            .take(2)
+            .any(|numbered| matches!(numbered, Ok(Numbered { op: Op::Await {}, .. })));
+        if !waits_for_maps {
+            process::set_dumpable(false)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, op: Op<'static>) -> Done {
+        match op {
+            Op::Device { .. } | Op::Symlink { .. } => {}
+            // Only neighbours share a directory that was resolved once.
+            _ => self.rootfs.forget_directory(),
+        }
+        match op {
+            Op::JoinKeyring { name } => match process::join_session_keyring(name) {
+                Err(errno @ (Errno::NOSYS | Errno::DQUOT)) => self.warn(errno),
+                other => Ok(other?),
+            },
+            Op::Await {} => {
+                self.await_go()?;
+                Ok(process::set_dumpable(false)?)
+            }
+            Op::BecomeRoot {} => {
+                process::set_gid(0)?;
+                Ok(process::set_uid(0)?)
+            }
+            Op::Unshare { flags } => Ok(process::unshare(flags)?),
+            Op::JoinNamespace { fd, flag } => Ok(process::setns(fd, flag)?),
+            Op::Hostname { name } => Ok(process::set_hostname(name)?),
+            Op::Domainname { name } => Ok(process::set_domainname(name)?),
+            Op::LoopbackUp {} => Ok(socket::loopback_up()?),
+            Op::IsolateMounts { propagation } => rootfs::isolate(propagation),
+            Op::AttachRoot { fd, path } => self.rootfs.attach_root(fd, path),
+            Op::Mount { .. } => self.rootfs.mount(op),
+            Op::Attach { fd, target, directory } => self.rootfs.attach(Fd::own(fd), target, directory != 0),
+            Op::Bind { .. } => self.rootfs.bind(op),
+            Op::Remount { .. } => self.rootfs.remount(op),
+            Op::Device { path, mode, number, uid, gid } => self.rootfs.device(path, mode, number, uid, gid),
+            Op::Symlink { target, path, replace } => self.rootfs.symlink(target, path, replace != 0),
+            Op::RuntimeHooks {} => {
+                self.say(&Message::new(MessageKind::Mounted), None)?;
+                self.await_go()
+            }
+            Op::Hook { .. } => hook::run(op),
+            Op::Terminal { columns, rows, uid } => {
+                let master = terminal::open(self.rootfs.root(), columns as u16, rows as u16, uid)?;
+                self.say(&Message::new(MessageKind::Console), Some(master.number()))
+            }
+            Op::NewSession {} => Ok(process::setsid()?),
+            Op::PivotRoot {} => self.rootfs.pivot(),
+            Op::MoveRoot {} => self.rootfs.move_root(),
+            Op::Chroot { fd } => self.rootfs.change_root(fd),
+            Op::RootPropagation { propagation, recursive } => {
+                self.rootfs.root_propagation(propagation, recursive != 0)
+            }
+            Op::OpenProc {} => {
+                self.proc = Some(rootfs::private_proc()?);
+                Ok(())
+            }
+            Op::WriteProc { path, value, own } => self.write_proc(path, value.0, own != 0),
+            Op::TakeNull { fd } => self.rootfs.take_null(fd),
+            Op::Mask { path } => self.rootfs.mask(path),
+            Op::Readonly { path } => self.rootfs.readonly(path),
+            Op::SealReadonly { target } => self.rootfs.seal_readonly(target),
+            Op::ReadonlyRoot {} => self.rootfs.readonly_root(),
+            Op::Scheduler { policy, flags, nice, priority, runtime, deadline, period } => {
+                let attr = process::SchedAttr { size: 0, policy, flags, nice, priority, runtime, deadline, period };
+                Ok(process::sched_setattr(attr)?)
+            }
+            Op::IoPriority { value } => Ok(process::set_io_priority(value)?),
+            Op::Personality { domain } => Ok(process::personality(domain)?),
+            Op::MemoryPolicy { mode, nodes } => Ok(process::set_memory_policy(mode, nodes.0)?),
+            Op::Umask { mask } => {
+                process::umask(mask);
+                Ok(())
+            }
+            Op::NoNewPrivileges {} => Ok(process::set_no_new_privileges()?),
+            Op::WorkingDirectory { path } => self.working_directory(path),
+            Op::Identity { .. } => self.identity(op),
+            Op::FindExecutable { name, search } => {
+                self.executable.find(name, search.iter())?;
+                Ok(())
+            }
+            Op::AwaitStart { listener } => self.await_start(listener),
+            Op::Execute { args, env, home_uid } => Err(self.execute(args, env, home_uid)),
+        }
+    }
+
+    fn say(&self, message: &Message, fd: Option<i32>) -> Done {
+        Ok(socket::send(self.peer, &message.encode(), fd)?)
+    }
+
+    fn warn(&self, errno: Errno) -> Done {
+        let mut message = Message::new(MessageKind::Warning);
+        message.errno = errno.0;
+        message.step = self.step;
+        self.say(&message, None)
+    }
+
+    /// Wait for the runtime. If it is gone, so is the container.
+    fn await_go(&self) -> Done {
+        let mut bytes = [0; Message::SIZE];
+        let (length, _) = socket::receive(self.peer, &mut bytes)?;
+        match Message::decode(bytes.get(..length).unwrap_or_default()) {
+            Ok(Message { kind: MessageKind::Go, .. }) => Ok(()),
+            _ if length == 0 => process::exit(ORPHAN),
+            _ => Err(Errno::PROTO.into()),
+        }
+    }
+
+    /// Say Ready, and wait until the runtime has it on record. From Ready on the socket alone decides: a runtime
+    /// that dies before it answers closes it, and one that answers may go.
+    fn await_start(&mut self, listener: i32) -> Done {
+        process::set_parent_death_signal(0)?;
+        self.say(&Message::new(MessageKind::Ready), None)?;
+        self.await_go()?;
+        if listener < 0 {
+            return Ok(());
+        }
+        fd::close(self.header.control)?;
+        loop {
+            // Whoever only connects wants to know whether somebody waits here: that was the answer. A starter that
+            // died before its word changes nothing either.
+            let starter = socket::accept(listener)?;
+            let mut bytes = [0; Message::SIZE];
+            let Ok((length, _)) = socket::receive(starter.number(), &mut bytes) else { continue };
+            let message = Message::decode(bytes.get(..length).unwrap_or_default());
+            if matches!(message, Ok(Message { kind: MessageKind::Start, .. })) {
+                self.peer = starter.release();
+                fd::close(listener)?;
+                return Ok(());
+            }
+        }
+    }
+
+    fn write_proc(&self, path: &CStr, value: &[u8], own: bool) -> Done {
+        let proc = self.proc.as_ref().ok_or(Errno::BADF)?.number();
+        let directory = if own {
+            let mut buffer = path::Buffer::new();
+            buffer.push_number(process::pid())?;
+            Some(open_proc(proc, buffer.as_cstr()?, libc::O_PATH | libc::O_DIRECTORY)?)
+        } else {
+            None
+        };
+        let directory = directory.as_ref().map_or(proc, Fd::number);
+        let file = open_proc(directory, path, libc::O_WRONLY)?;
+        // One write: these files take a value whole or not at all.
+        match fd::write(file.number(), value)? {
+            length if length == value.len() => Ok(()),
+            _ => Err(Errno::IO.into()),
+        }
+    }
+}
+
+/// Open below the private procfs: no link, no other mount on the way (CVE-2025-52881).
+fn open_proc(dir: i32, path: &CStr, flags: i32) -> Done<Fd> {
+    let resolve = fd::RESOLVE_BENEATH | fd::RESOLVE_NO_SYMLINKS | fd::RESOLVE_NO_XDEV;
+    Ok(fd::openat2(dir, path, flags, 0, resolve)?)
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Spec → Plan, and Plan → text.
+//!
+//! Owns every rule about what a config may say and what it then means. Touches nothing: no file, clock,
+//! environment or call. Comes from config.json's bytes and the runtime's [`Host`] facts; goes to the runtime.
+
+mod capabilities;
+mod cgroup;
+mod cgroup_mount;
+mod check;
+mod devices;
+mod document;
+mod explain;
+mod hooks;
+mod intel_rdt;
+mod list;
+mod memory_policy;
+mod mount_options;
+mod mounts;
+mod namespaces;
+mod net_devices;
+mod plan;
+mod process;
+mod rootfs;
+mod scheduling;
+mod sysctl;
+mod types;
+
+pub use capabilities::capability_names;
+pub use document::parse;
+pub use explain::{describe, explain};
+pub use hooks::hook_names;
+pub use memory_policy::{memory_policy_flags, memory_policy_modes};
+pub use mount_options::mount_option_names;
+pub use namespaces::namespace_names;
+pub use plan::plan;
+pub use types::*;

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Spec → Plan: the topics, each in its own file, and the order in which init does what they ask for.
+//!
+//! Never stops at the first violation. From the parsed document, the host's facts and the caller's options to the
+//! [`Plan`] that the runtime carries out and `--dry-run` prints.
+
+use std::collections::BTreeMap;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::check::{Check, shown};
+use crate::namespaces::Namespaces;
+use crate::types::{Action, CgroupMode, Host, Namespace, NetDevice, Options, Outside, Plan, Step, Violation};
+use crate::{
+    capabilities, cgroup, devices, hooks, intel_rdt, memory_policy, mounts, namespaces, net_devices, process,
+    rootfs, scheduling, sysctl,
+};
+
+/// The newest minor version of the specification whose fields are known here.
+const SPEC_MINOR: u64 = 3;
+/// An annotation beyond this is not a label but a store.
+const MAX_ANNOTATION: usize = 64 * 1024;
+/// utsname of uname(2), without the NUL.
+const MAX_HOSTNAME: usize = 64;
+
+/// Decides everything. `Err` has all violations, in the order in which the topics are planned.
+pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Violation>> {
+    let mut check = Check::default();
+    let check_ref = &mut check;
+    let linux = spec.linux().as_ref();
+
+    version(spec, check_ref);
+    let namespaces = namespaces::plan(linux, host, check_ref);
+    let rootfs = rootfs::plan(spec, options, &namespaces, check_ref);
+    let mounts = mounts::plan(spec, host, options, &namespaces, check_ref);
+    let devices = devices::plan(linux, host, &namespaces, mounts.dev_is_bound, check_ref);
+    let names = names(spec, &namespaces, check_ref);
+    let sysctls = sysctl::plan(spec, &namespaces, check_ref);
+    let net_devices = net_devices::plan(linux, host, &namespaces, check_ref);
+    let intel_rdt = intel_rdt::plan(linux, host, options, check_ref);
+    let cgroup = cgroup::plan(linux, options, check_ref);
+    let hooks = hooks::plan(spec.hooks().as_ref(), check_ref);
+    let annotations = annotations(spec, check_ref);
+    let personality = scheduling::personality(linux, check_ref);
+    let memory_policy = memory_policy::plan(linux, host, check_ref);
+    if linux.is_some_and(|l| l.seccomp().is_some()) {
+        check.violation("linux.seccomp", "seccomp is not supported by this version");
+    }
+    let Some(process) = spec.process() else {
+        check.violation("process", "is missing: it is needed to create a container");
+        return Err(check.violations);
+    };
+    let ending = Ending::plan(process, host, options, &namespaces, &mut check);
+    let outside = Outside {
+        rlimits: process::rlimits(process, host, &mut check),
+        oom_score_adj: scheduling::oom_score_adj(process, host, &mut check),
+        net_devices,
+        intel_rdt,
+    };
+    if !check.violations.is_empty() {
+        return Err(check.violations);
+    }
+
+    let runtime_hooks = !hooks.outside.prestart.is_empty() || !hooks.outside.create_runtime.is_empty();
+    let procfs = !sysctls.is_empty() || !ending.labels.is_empty();
+    let own_mounts = namespaces.own_mounts();
+
+    // The order. What needs the host's tree or the caller's rights comes before the root changes; what takes rights
+    // away comes last.
+    let mut steps: Vec<Step> = Vec::new();
+    let add = |action: Action, place: &str| Step { action, place: place.to_string() };
+    if !options.no_new_keyring {
+        // First, while a failure still has nothing to undo; keys are looked up by the ids of the creator.
+        steps.push(add(Action::JoinSessionKeyring { name: format!("_ses.{}", options.id) }, ""));
+    }
+    if waits(host, &namespaces, &outside.net_devices) {
+        steps.push(add(Action::AwaitRuntime, ""));
+    }
+    if namespaces.user() {
+        steps.push(add(Action::BecomeNamespaceRoot, ""));
+    }
+    if namespaces.new_cgroup {
+        // Only now: its root is the cgroup that the process is in at this moment.
+        steps.push(add(Action::UnshareCgroup, &namespaces.cgroup_place));
+    }
+    steps.extend(names);
+    if namespaces.spawn.makes(Namespace::Network) {
+        steps.push(add(Action::LoopbackUp, ""));
+    }
+    steps.extend(rootfs.before);
+    if own_mounts {
+        steps.extend(mounts.steps);
+        steps.extend(devices);
+    }
+    if runtime_hooks {
+        steps.push(add(Action::RuntimeHooks, "hooks"));
+    }
+    steps.extend(hooks.create_container);
+    steps.push(rootfs.enter);
+    steps.push(add(Action::NewSession, ""));
+    steps.extend(ending.terminal);
+    steps.extend(rootfs.propagation);
+    if procfs {
+        steps.push(add(Action::OpenProc, ""));
+    }
+    steps.extend(sysctls);
+    steps.extend(rootfs.covers);
+    steps.extend(mounts.seals);
+    steps.extend(rootfs.readonly);
+    steps.push(ending.umask);
+    steps.push(ending.cwd);
+    steps.extend(ending.scheduler);
+    steps.extend(ending.io_priority);
+    steps.extend(personality);
+    steps.extend(memory_policy);
+    steps.extend(ending.labels);
+    steps.push(ending.identity);
+    if process.no_new_privileges() == Some(true) {
+        steps.push(add(Action::NoNewPrivileges, "process.noNewPrivileges"));
+    }
+    steps.push(ending.find);
+    steps.push(add(Action::AwaitStart { parked: !options.run }, ""));
+    steps.extend(hooks.start_container);
+    steps.push(ending.execute);
+
+    Ok(Plan {
+        id: options.id.clone(),
+        bundle: options.bundle.clone(),
+        rootfs: rootfs.path,
+        annotations,
+        cgroup,
+        spawn: namespaces.spawn,
+        outside,
+        steps,
+        hooks: hooks.outside,
+        terminal: process.terminal().unwrap_or(false),
+        preserve_fds: options.preserve_fds,
+        warnings: check.warnings,
+    })
+}
+
+/// Does the runtime have something to do with the process before it may go on?
+fn waits(host: &Host, namespaces: &Namespaces, net_devices: &[NetDevice]) -> bool {
+    // On a pure cgroup2 host the clone puts the process where it belongs.
+    !namespaces.spawn.uid_map.is_empty()
+        || matches!(host.cgroup.mode, CgroupMode::Hybrid | CgroupMode::V1)
+        || !net_devices.is_empty()
+}
+
+/// What becomes of the process itself: the same for create and, later, exec.
+struct Ending {
+    terminal: Option<Step>,
+    umask: Step,
+    cwd: Step,
+    scheduler: Option<Step>,
+    io_priority: Option<Step>,
+    labels: Vec<Step>,
+    identity: Step,
+    find: Step,
+    execute: Step,
+}
+
+impl Ending {
+    fn plan(
+        process: &Process,
+        host: &Host,
+        options: &Options,
+        namespaces: &Namespaces,
+        check: &mut Check,
+    ) -> Ending {
+        let sets = capabilities::plan(process.capabilities().as_ref(), host, namespaces, check);
+        scheduling::exec_affinity(process, host, check);
+        let (find, execute) = process::command(process, options, check);
+        Ending {
+            terminal: process::terminal(process, options, check),
+            umask: process::umask(process.user(), check),
+            cwd: process::cwd(process, check),
+            scheduler: scheduling::scheduler(process, check),
+            io_priority: scheduling::io_priority(process, check),
+            labels: labels(process, host, check),
+            identity: process::identity(process.user(), sets, host, namespaces, check),
+            find,
+            execute,
+        }
+    }
+}
+
+/// AppArmor's profile and SELinux's label for the execve at the end.
+fn labels(process: &Process, host: &Host, check: &mut Check) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if let Some(profile) = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty()) {
+        let place = "process.apparmorProfile";
+        if !host.apparmor {
+            check.refuse(place, "AppArmor is not enabled on this host", profile);
+        }
+        check.text(place, profile);
+        steps.push(Step {
+            action: Action::AppArmor { profile: profile.to_string() },
+            place: place.to_string(),
+        });
+    }
+    if let Some(label) = process.selinux_label().as_deref().filter(|label| !label.is_empty()) {
+        let place = "process.selinuxLabel";
+        if !host.selinux {
+            check.refuse(place, "SELinux is not enabled on this host", label);
+        }
+        check.text(place, label);
+        steps.push(Step {
+            action: Action::SelinuxLabel { label: label.to_string() },
+            place: place.to_string(),
+        });
+    }
+    steps
+}
+
+fn names(spec: &Spec, namespaces: &Namespaces, check: &mut Check) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (place, name) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
+        let Some(name) = name.clone().filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        if !namespaces.has(Namespace::Uts) {
+            check.refuse(place, "needs a uts namespace in linux.namespaces", &name);
+        }
+        if name.len() > MAX_HOSTNAME {
+            check.refuse(place, &format!("has at most {MAX_HOSTNAME} bytes"), &name);
+        }
+        check.text(place, &name);
+        let action =
+            if place == "hostname" { Action::SetHostname { name } } else { Action::SetDomainname { name } };
+        steps.push(Step { action, place: place.to_string() });
+    }
+    steps
+}
+
+/// Stored and shown, never interpreted (CVE-2024-3154, CVE-2022-0811 came from doing more).
+fn annotations(spec: &Spec, check: &mut Check) -> BTreeMap<String, String> {
+    let mut sorted = BTreeMap::new();
+    for (key, value) in spec.annotations().iter().flatten() {
+        if key.is_empty() {
+            check.refuse("annotations", "a key must not be empty", value);
+        }
+        if key.len() > MAX_ANNOTATION || value.len() > MAX_ANNOTATION {
+            check.refuse("annotations", "a key or value has at most 64 KiB", key);
+        }
+        sorted.insert(key.clone(), value.clone());
+    }
+    sorted
+}
+
+fn version(spec: &Spec, check: &mut Check) {
+    const PLACE: &str = "ociVersion";
+    match semver(spec.version()) {
+        None => check.refuse(PLACE, "must be a version as in SemVer 2.0.0, such as 1.2.0", spec.version()),
+        Some((1, minor)) if minor > SPEC_MINOR => {
+            let text = format!(
+                "{} is newer than 1.{SPEC_MINOR}, what is new there is ignored",
+                shown(spec.version())
+            );
+            check.warn(PLACE, text);
+        }
+        Some((1, _)) => {}
+        Some(_) => check.refuse(PLACE, "only major version 1 is supported", spec.version()),
+    }
+}
+
+/// Major and minor number of a SemVer 2.0.0 version.
+fn semver(version: &str) -> Option<(u64, u64)> {
+    let identifiers = |text: &str| {
+        text.split('.')
+            .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+    };
+    let (rest, build) = version.split_once('+').map_or((version, None), |(rest, build)| (rest, Some(build)));
+    let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    if build.is_some_and(|build| !identifiers(build)) || pre.is_some_and(|pre| !identifiers(pre)) {
+        return None;
+    }
+    let mut numbers = core.split('.').map(|part| {
+        let number = !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'));
+        if number { part.parse::<u64>().ok() } else { None }
+    });
+    let (major, minor, _patch) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    numbers.next().is_none().then_some((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::semver;
+
+    #[test]
+    fn b15_semver() {
+        for good in ["1.0.2", "1.0.2-dev", "1.2.0-rc.1+build.5", "1.0.0-a-b"] {
+            assert!(semver(good).is_some(), "{good}");
+        }
+        for bad in
+            ["", "latest", "1.0", "v1.0.2", "1.0.2.3", "1.00.2", "1.0.2-", "1.0.x", "1.0.2-a..b", " 1.0.2"]
+        {
+            assert_eq!(semver(bad), None, "{bad}");
+        }
+    }
+}

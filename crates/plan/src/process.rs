@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `process`: the command, its environment, its ids, its limits and its terminal.
+//!
+//! Never looks a name up: ids are numbers, and the executable is found by init, in the container. To steps.
+
+use oci_spec::runtime::{PosixRlimitType, Process, User};
+
+use crate::capabilities::Sets;
+use crate::check::Check;
+use crate::namespaces::Namespaces;
+use crate::types::{Action, Host, Identity, Namespace, Options, Rlimit, Step, TerminalTo};
+
+/// NGROUPS_MAX of linux/limits.h.
+const MAX_GROUPS: usize = 65_536;
+/// execve(2): MAX_ARG_STRLEN, the longest single string, its NUL included.
+const MAX_STRING: usize = 131_072;
+/// execve(2): all strings and their pointers together never exceed three quarters of the default stack.
+const MAX_STRINGS: usize = 6 * 1024 * 1024;
+
+/// (name, number, type): asm-generic/resource.h.
+const RLIMITS: [(&str, u32, PosixRlimitType); 16] = [
+    ("RLIMIT_CPU", 0, PosixRlimitType::RlimitCpu),
+    ("RLIMIT_FSIZE", 1, PosixRlimitType::RlimitFsize),
+    ("RLIMIT_DATA", 2, PosixRlimitType::RlimitData),
+    ("RLIMIT_STACK", 3, PosixRlimitType::RlimitStack),
+    ("RLIMIT_CORE", 4, PosixRlimitType::RlimitCore),
+    ("RLIMIT_RSS", 5, PosixRlimitType::RlimitRss),
+    ("RLIMIT_NPROC", 6, PosixRlimitType::RlimitNproc),
+    ("RLIMIT_NOFILE", 7, PosixRlimitType::RlimitNofile),
+    ("RLIMIT_MEMLOCK", 8, PosixRlimitType::RlimitMemlock),
+    ("RLIMIT_AS", 9, PosixRlimitType::RlimitAs),
+    ("RLIMIT_LOCKS", 10, PosixRlimitType::RlimitLocks),
+    ("RLIMIT_SIGPENDING", 11, PosixRlimitType::RlimitSigpending),
+    ("RLIMIT_MSGQUEUE", 12, PosixRlimitType::RlimitMsgqueue),
+    ("RLIMIT_NICE", 13, PosixRlimitType::RlimitNice),
+    ("RLIMIT_RTPRIO", 14, PosixRlimitType::RlimitRtprio),
+    ("RLIMIT_RTTIME", 15, PosixRlimitType::RlimitRttime),
+];
+
+fn step(action: Action, place: &str) -> Step {
+    Step { action, place: place.to_string() }
+}
+
+pub(crate) fn rlimits(process: &Process, host: &Host, check: &mut Check) -> Vec<Rlimit> {
+    let mut planned: Vec<Rlimit> = Vec::new();
+    for (i, entry) in process.rlimits().iter().flatten().enumerate() {
+        let place = format!("process.rlimits[{i}]");
+        let Some(&(name, resource, _)) = RLIMITS.iter().find(|known| known.2 == entry.typ()) else {
+            check.refuse(format!("{place}.type"), "is not known", entry.typ());
+            continue;
+        };
+        let (soft, hard) = (entry.soft(), entry.hard());
+        if planned.iter().any(|other| other.resource == resource) {
+            check.refuse(format!("{place}.type"), "a limit may be given once", name);
+        }
+        if soft > hard {
+            let rule = format!("must not be above the hard limit of {name}, {hard}");
+            check.refuse(format!("{place}.soft"), &rule, soft);
+        }
+        let own = host.hard_rlimits.get(name).copied().unwrap_or(u64::MAX);
+        if !host.raise_rlimits && hard > own {
+            let rule =
+                format!("raising {name} above {own} without CAP_SYS_RESOURCE: operation not permitted");
+            check.refuse(format!("{place}.hard"), &rule, hard);
+        }
+        planned.push(Rlimit { name: name.to_string(), resource, soft, hard, place });
+    }
+    planned
+}
+
+pub(crate) fn umask(user: &User, check: &mut Check) -> Step {
+    const PLACE: &str = "process.user.umask";
+    match user.umask() {
+        Some(mask) => {
+            if mask > 0o777 {
+                check.refuse(PLACE, "must be at most 0777", format!("{mask:#o}"));
+            }
+            step(Action::Umask { mask }, PLACE)
+        }
+        // The specification leaves it alone; images rely on what every runtime does.
+        None => step(Action::Umask { mask: 0o022 }, ""),
+    }
+}
+
+pub(crate) fn identity(
+    user: &User,
+    sets: Sets,
+    host: &Host,
+    namespaces: &Namespaces,
+    check: &mut Check,
+) -> Step {
+    namespaces.check_uid(check, "process.user.uid", user.uid());
+    namespaces.check_gid(check, "process.user.gid", user.gid());
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    if groups.len() > MAX_GROUPS {
+        let rule = format!("the kernel takes at most {MAX_GROUPS} groups");
+        check.refuse("process.user.additionalGids", &rule, groups.len());
+    } else {
+        for (i, &gid) in groups.iter().enumerate() {
+            namespaces.check_gid(check, &format!("process.user.additionalGids[{i}]"), gid);
+        }
+    }
+    // An unprivileged caller may write a gid map of its own, of one id, only after giving up setgroups(2)
+    // (CVE-2014-8989); a longer one is written by newgidmap, and setgroups stays.
+    let spawn = &namespaces.spawn;
+    let keep_groups = spawn.makes(Namespace::User)
+        && !host.privileged
+        && matches!(spawn.gid_map[..], [only] if only.size == 1);
+    if keep_groups && !groups.is_empty() {
+        check.violation(
+            "process.user.additionalGids",
+            "setting groups is not permitted with a single unprivileged gid mapping",
+        );
+    }
+    let identity = Identity {
+        uid: user.uid(),
+        gid: user.gid(),
+        groups,
+        keep_groups,
+        bounding: sets.bounding,
+        effective: sets.effective,
+        permitted: sets.permitted,
+        inheritable: sets.inheritable,
+        ambient: sets.ambient,
+    };
+    step(Action::Identity(identity), "process.user")
+}
+
+pub(crate) fn terminal(process: &Process, options: &Options, check: &mut Check) -> Option<Step> {
+    let wanted = process.terminal().unwrap_or(false);
+    match (wanted, options.terminal) {
+        (true, TerminalTo::Nowhere) => {
+            check.violation(
+                "process.terminal",
+                "a terminal needs --console-socket when nobody is in the foreground",
+            );
+        }
+        (false, TerminalTo::ConsoleSocket) => {
+            check.violation(
+                "process.terminal",
+                "--console-socket was given, but process.terminal is not true",
+            );
+        }
+        _ => {}
+    }
+    if !wanted {
+        return None;
+    }
+    let size = process.console_size().unwrap_or_default();
+    let [columns, rows] = [("width", size.width()), ("height", size.height())].map(|(field, value)| {
+        u16::try_from(value).unwrap_or_else(|_| {
+            check.refuse(format!("process.consoleSize.{field}"), "must be at most 65535", value);
+            0
+        })
+    });
+    Some(step(Action::Terminal { columns, rows, uid: process.user().uid() }, "process.terminal"))
+}
+
+pub(crate) fn cwd(process: &Process, check: &mut Check) -> Step {
+    let path = process.cwd().to_string_lossy().into_owned();
+    check.absolute("process.cwd", &path);
+    step(Action::WorkingDirectory { path }, "process.cwd")
+}
+
+/// The last two things that init does: find the executable, and execute it.
+pub(crate) fn command(process: &Process, options: &Options, check: &mut Check) -> (Step, Step) {
+    let args = process.args().clone().unwrap_or_default();
+    let given = process.env().as_deref().unwrap_or_default();
+    let name = args.first().cloned().unwrap_or_default();
+    if name.is_empty() {
+        check.violation("process.args", "must begin with the name of a program");
+    }
+    for (i, arg) in args.iter().enumerate() {
+        string(&format!("process.args[{i}]"), arg, check);
+    }
+    for (i, entry) in given.iter().enumerate() {
+        let place = format!("process.env[{i}]");
+        string(&place, entry, check);
+        match entry.find('=') {
+            None | Some(0) => check.refuse(place, "must be NAME=value", entry),
+            Some(_) => {}
+        }
+    }
+    let total: usize = args.iter().chain(given).map(|s| s.len() + 1 + size_of::<usize>()).sum();
+    if total > MAX_STRINGS {
+        let rule = format!("argument list too long: args and env may have {MAX_STRINGS} bytes together");
+        check.refuse("process", &rule, total);
+    }
+    let env = environment(given, options.listen_fds);
+    let search = if name.is_empty() || name.contains('/') {
+        Vec::new()
+    } else {
+        match env.iter().find_map(|entry| entry.strip_prefix("PATH=")) {
+            // As in every shell, an empty element means the working directory.
+            Some(path) if !path.is_empty() => {
+                path.split(':').map(|dir| if dir.is_empty() { "." } else { dir }.to_string()).collect()
+            }
+            // Word for word what engines look for to answer 127.
+            _ => {
+                let name = crate::check::shown(&name);
+                check.violation(
+                    "process.args[0]",
+                    format!("exec: {name:?}: executable file not found in $PATH (process.env has no PATH)"),
+                );
+                Vec::new()
+            }
+        }
+    };
+    let home = env.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty()));
+    let home_of_uid = (!home).then_some(process.user().uid());
+    let env = env.into_iter().filter(|entry| home || !entry.starts_with("HOME=")).collect();
+    let find = Action::FindExecutable { name, search, cwd: process.cwd().to_string_lossy().into_owned() };
+    (step(find, "process.args[0]"), step(Action::Execute { args, env, home_of_uid }, "process.args"))
+}
+
+fn string(place: &str, value: &str, check: &mut Check) {
+    check.text(place, value);
+    if value.len() >= MAX_STRING {
+        let rule = format!("argument list too long: one string may have {} bytes", MAX_STRING - 1);
+        check.refuse(place, &rule, format!("{} bytes", value.len()));
+    }
+}
+
+/// Of a name that is there twice the last value counts; no libc agrees with another on two.
+fn environment(given: &[String], listen_fds: u32) -> Vec<String> {
+    let mut added: Vec<String> = Vec::new();
+    if listen_fds > 0 {
+        added.push(format!("LISTEN_FDS={listen_fds}"));
+        // The process is the first of its pid namespace, as systemd's own runtimes assume.
+        added.push("LISTEN_PID=1".to_string());
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let mut env: Vec<String> = given
+        .iter()
+        .chain(&added)
+        .rev()
+        .filter(|entry| seen.insert(entry.split('=').next().unwrap_or_default().to_string()))
+        .cloned()
+        .collect();
+    env.reverse();
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b44_the_last_duplicate_wins() {
+        let given = ["A=1", "B=2", "A=3", "LISTEN_FDS=9"].map(str::to_string);
+        assert_eq!(environment(&given, 0), ["B=2", "A=3", "LISTEN_FDS=9"]);
+        assert_eq!(environment(&given, 2), ["B=2", "A=3", "LISTEN_FDS=2", "LISTEN_PID=1"]);
+    }
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bundle's config.json: read once, within bounds, and then only its plan matters.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use coracle_plan::{Options, Plan, TerminalTo, Violation};
+
+use crate::error::{Code, Error, Result};
+use crate::{CreateOptions, Id, probe};
+
+/// Bytes. Docker's largest are some tens of kilobytes.
+const LARGEST: u64 = 16 << 20;
+
+/// A config, decided.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub plan: Plan,
+    pub document: Vec<u8>,
+    pub host: coracle_plan::Host,
+    /// Where resctrl is mounted; empty when the plan does not need it.
+    pub resctrl: String,
+}
+
+pub(crate) fn decide(id: &Id, options: &CreateOptions, foreground: bool, run: bool) -> Result<Decided> {
+    let bundle = absolute(&options.bundle)?;
+    let document = read(&bundle)?;
+    let (spec, mut warnings) = coracle_plan::parse(&document).map_err(|violations| refused(&violations))?;
+    let host = probe::host(&probe::needs(&spec))?;
+    let bundle = match bundle.to_str() {
+        Some(bundle) => bundle.to_string(),
+        None => {
+            let text = format!("bundle {} is not valid UTF-8, which the state document needs", bundle.display());
+            return Err(Error::new(Code::Invalid, text));
+        }
+    };
+    let planned = coracle_plan::plan(&spec, &host, &Options {
+        id: id.as_str().into(),
+        bundle,
+        terminal: match (&options.console_socket, foreground) {
+            (Some(_), _) => TerminalTo::ConsoleSocket,
+            (None, true) => TerminalTo::Foreground,
+            (None, false) => TerminalTo::Nowhere,
+        },
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+        preserve_fds: options.preserve_fds,
+        listen_fds: options.listen_fds,
+        systemd_cgroup: options.systemd_cgroup,
+        run,
+    });
+    let mut plan = planned.map_err(|violations| refused(&violations))?;
+    warnings.append(&mut plan.warnings);
+    plan.warnings = warnings;
+    Ok(Decided { plan, document, resctrl: host.resctrl.clone(), host })
+}
+
+/// All that is wrong, in one line.
+fn refused(violations: &[Violation]) -> Error {
+    let lines: Vec<String> = violations
+        .iter()
+        .map(|violation| match violation.place.as_str() {
+            "" => violation.rule.clone(),
+            place => format!("{place}: {}", violation.rule),
+        })
+        .collect();
+    Error::new(Code::Invalid, format!("config.json: {}", lines.join("; ")))
+}
+
+fn absolute(bundle: &Path) -> Result<PathBuf> {
+    std::path::absolute(bundle).map_err(|error| Error::io(format!("bundle {}", bundle.display()), &error))
+}
+
+fn read(bundle: &Path) -> Result<Vec<u8>> {
+    let path = bundle.join("config.json");
+    let failed = |error: std::io::Error| Error::io(format!("open {}", path.display()), &error);
+    // A FIFO or a device must neither block nor feed us.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(Error::new(Code::Invalid, format!("{} is not a regular file", path.display())));
+    }
+    if metadata.len() > LARGEST {
+        let text = format!("{} is larger than {LARGEST} bytes", path.display());
+        return Err(Error::new(Code::Invalid, text));
+    }
+    let mut document = Vec::with_capacity(metadata.len() as usize + 1);
+    file.take(LARGEST)
+        .read_to_end(&mut document)
+        .map_err(|error| Error::io(format!("read {}", path.display()), &error))?;
+    Ok(document)
+}

@@ -1,0 +1,595 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! create, and run: from a bundle to a process, in one pass; and back to nothing when a step fails.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use coracle_cgroup::{Cgroup, Location};
+use coracle_plan::{Action, Namespace, Plan};
+use coracle_program::MessageKind;
+use coracle_sys::clone::{self, Spawn, Stage};
+use coracle_sys::{Fd, fd, process, socket};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen};
+
+use crate::config::{self, Decided};
+use crate::error::{Code, Error, Result, words};
+use crate::foreground::{self, ExitStatus};
+use crate::messages::{self, Started};
+use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
+use crate::terminal::FdSocket;
+use crate::{Id, Runtime, delete, descriptor, errno, hooks, lower, namespaces, rdt, status, step, time};
+
+/// The program that becomes every container's first process.
+const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
+
+/// How long a cgroup may take to become empty once everything in it was killed.
+pub(crate) const EMPTY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What create takes beside the bundle's config.
+#[derive(Debug, Clone, Default)]
+pub struct CreateOptions {
+    /// Directory with the config.json.
+    pub bundle: PathBuf,
+    /// Stream socket that gets the master of the process's terminal.
+    pub console_socket: Option<PathBuf>,
+    /// File that gets the process's number, in decimal, without a newline.
+    pub pid_file: Option<PathBuf>,
+    /// Stream socket that gets a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    /// Descriptors from 3 on that the process inherits, those of `listen_fds` included.
+    pub preserve_fds: u32,
+    /// How many of them are announced in LISTEN_FDS.
+    pub listen_fds: u32,
+    pub systemd_cgroup: bool,
+}
+
+/// What run takes beside that.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Return when the process runs.
+    pub detach: bool,
+    /// Keep the stopped container.
+    pub keep: bool,
+    /// Adopt and reap what the process leaves behind.
+    pub subreaper: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    pub pid: i32,
+    pub warnings: Vec<String>,
+}
+
+/// A container up to the point where its process may go.
+struct Ready {
+    directory: Locked,
+    record: Record,
+    child: clone::Child,
+    control: OwnedFd,
+    terminal: Option<Fd>,
+    warnings: Vec<String>,
+}
+
+/// What was done so far, to be taken back.
+struct Attempt {
+    directory: Locked,
+    cgroup: Option<Cgroup>,
+    rdt: Option<Rdt>,
+    child: Option<clone::Child>,
+}
+
+impl Runtime {
+    /// Make a container whose process waits for [`Runtime::start`]. On an error nothing of it is left.
+    pub fn create(&self, id: &Id, options: &CreateOptions) -> Result<Created> {
+        let ready = self.make(id, options, false, false)?;
+        let pid = ready.child.pid;
+        match ready.go() {
+            Ok(()) => Ok(Created { pid, warnings: ready.warnings }),
+            Err(error) => Err(ready.abandon(error)),
+        }
+    }
+
+    /// The numbered plan, as text; nothing is changed.
+    pub fn dry_run(&self, id: &Id, options: &CreateOptions) -> Result<String> {
+        let Decided { plan, .. } = config::decide(id, options, false, false)?;
+        Ok(coracle_plan::explain(&plan))
+    }
+
+    /// create and start in one; in the foreground also wait and delete. `warn` hears what is worth telling, as it
+    /// comes.
+    pub fn run(
+        &self,
+        id: &Id,
+        options: &CreateOptions,
+        run: &RunOptions,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<ExitStatus> {
+        if run.subreaper && !run.detach {
+            process::set_child_subreaper(true)
+                .map_err(|error| Error::system("become a subreaper", errno(error)))?;
+        }
+        // Before the clone, so that no signal is lost between.
+        let signals = if run.detach { None } else { Some(foreground::block_signals()?) };
+        let mut ready = self.make(id, options, !run.detach, true)?;
+        ready.warnings.iter().for_each(|warning| warn(warning));
+        let terminal = ready.terminal.take();
+        if let Err(error) = ready.started() {
+            return Err(ready.abandon(error));
+        }
+        let Ready { directory, child, .. } = ready;
+        // From here on other commands may want the container.
+        drop(directory);
+        let Some(signals) = signals else { return Ok(ExitStatus::Detached) };
+        let status = foreground::wait(&signals, child.pidfd.number(), child.pid, terminal)?;
+        if !run.keep {
+            match self.delete(id, true) {
+                Ok(warnings) => warnings.iter().for_each(|warning| warn(warning)),
+                Err(error) if error.code == Code::NotFound => {}
+                Err(error) => return Err(error.during("remove the container")),
+            }
+        }
+        Ok(status)
+    }
+
+    fn make(&self, id: &Id, options: &CreateOptions, foreground: bool, run: bool) -> Result<Ready> {
+        for number in 3..3 + options.preserve_fds {
+            if !fd::is_open(number as i32) {
+                let text = format!("--preserve-fds: descriptor {number} is not open");
+                return Err(Error::new(Code::Invalid, text));
+            }
+        }
+        let decided = config::decide(id, options, foreground, run)?;
+        let sockets = Sockets::connect(options)?;
+        let location = coracle_cgroup::locate(&decided.host.cgroup, &decided.plan.cgroup.path, id.as_str())
+            .map_err(cgroup_error)?;
+        let joined = namespaces::open(&decided.plan.spawn)?;
+
+        self.make_root()?;
+        let directory = Directory::claim(&self.root, id)?;
+        let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None };
+        match attempt.proceed(&decided, location, options, sockets, &joined) {
+            Ok((record, control, terminal, warnings)) => match attempt {
+                Attempt { directory, child: Some(child), .. } => {
+                    Ok(Ready { directory, record, child, control, terminal, warnings })
+                }
+                _ => Err(Error::new(Code::System, "no process was made")),
+            },
+            Err(error) => Err(attempt.undo(error)),
+        }
+    }
+}
+
+/// Connections that a caller waits on; made before anything else, so that a wrong path changes nothing.
+struct Sockets {
+    console: Option<FdSocket>,
+    pidfd: Option<FdSocket>,
+}
+
+impl Sockets {
+    fn connect(options: &CreateOptions) -> Result<Sockets> {
+        if let Some(path) = &options.pid_file {
+            check_pid_file(path)?;
+        }
+        let connect = |path: &Option<PathBuf>, flag| {
+            path.as_ref().map(|path| FdSocket::connect(path, flag)).transpose()
+        };
+        Ok(Sockets {
+            console: connect(&options.console_socket, "--console-socket")?,
+            pidfd: connect(&options.pidfd_socket, "--pidfd-socket")?,
+        })
+    }
+}
+
+type Proceeded = (Record, OwnedFd, Option<Fd>, Vec<String>);
+
+impl Attempt {
+    /// The whole way, in order. Whatever was done before an error is in `self`.
+    fn proceed(
+        &mut self,
+        decided: &Decided,
+        location: Location,
+        options: &CreateOptions,
+        mut sockets: Sockets,
+        joined: &[OwnedFd],
+    ) -> Result<Proceeded> {
+        let plan = &decided.plan;
+        let rdt = plan.outside.intel_rdt.clone();
+        let rdt = rdt.map(|plan| Rdt { resctrl: decided.resctrl.clone(), plan });
+        // The intent comes first: whatever kills us after this line, delete knows where to look.
+        let mut record = intent(decided, &location, rdt.clone(), options)?;
+        self.directory.write(&record)?;
+        self.directory.write_config(&decided.document)?;
+
+        let cgroup = location.create(&plan.cgroup.resources).map_err(cgroup_error)?;
+        let cgroup = self.cgroup.insert(cgroup);
+
+        let parks = plan.steps.iter().any(|step| matches!(step.action, Action::AwaitStart { parked: true }));
+        let listener = parks.then(|| listen_for_start(&self.directory)).transpose()?;
+        let hook_output = hook_pipe(plan)?;
+        let (control, child) = {
+            let (ours, theirs) = socket::pair().map_err(|error| Error::system("socketpair", errno(error)))?;
+            let (ours, theirs) = (descriptor(ours), descriptor(theirs));
+            let context = lower::Context {
+                plan,
+                cgroup,
+                privileged: decided.host.privileged,
+                control: theirs.as_raw_fd(),
+                listener: listener.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+                hook_output: hook_output.as_ref().map_or(-1, |(_, write)| write.as_raw_fd()),
+                joined,
+            };
+            let child = spawn(&context)?;
+            (ours, child)
+        };
+        drop(listener);
+        let hook_output = hook_output.map(|(read, _)| read);
+        let child = self.child.insert(child);
+
+        // What must be there before init goes on.
+        cgroup.attach(child.pid).map_err(cgroup_error)?;
+        if plan.spawn.makes(Namespace::User) {
+            let deny = !decided.host.privileged;
+            namespaces::write_maps(child.pid, &plan.spawn.uid_map, &plan.spawn.gid_map, deny)?;
+        }
+        if let Some(rdt) = rdt {
+            rdt::apply(&rdt.plan, &rdt.resctrl, &plan.id, child.pid)?;
+            self.rdt = Some(rdt);
+        }
+        move_devices(plan, child.pid)?;
+        if let Some(score) = plan.outside.oom_score_adj {
+            let path = format!("/proc/{}/oom_score_adj", child.pid);
+            std::fs::write(&path, score.to_string())
+                .map_err(|error| Error::io(format!("process.oomScoreAdj: write {score}"), &error))?;
+        }
+        if plan.steps.iter().any(|step| step.action == Action::AwaitRuntime) {
+            messages::send(control.as_fd(), MessageKind::Go)?;
+        }
+
+        let state = |status| hooks::state_document(&plan.id, status, child.pid, &plan.bundle, &plan.annotations);
+        let mut terminal = None;
+        let mut warnings: Vec<String> = plan
+            .warnings
+            .iter()
+            .map(|warning| match warning.place.as_str() {
+                "" => warning.text.clone(),
+                place => format!("{place}: {}", warning.text),
+            })
+            .collect();
+        loop {
+            let Some((message, fd)) = messages::receive(control.as_fd())? else {
+                return Err(died(child, Some(cgroup)));
+            };
+            match message.kind {
+                MessageKind::Mounted => {
+                    for hook in plan.hooks.prestart.iter().chain(&plan.hooks.create_runtime) {
+                        hooks::run(hook, &state("creating"))?;
+                    }
+                    messages::send(control.as_fd(), MessageKind::Go)?;
+                }
+                MessageKind::Console => {
+                    let fd = fd.ok_or_else(|| Error::new(Code::System, "init sent no terminal"))?;
+                    let fd = Fd::own(std::os::fd::IntoRawFd::into_raw_fd(fd));
+                    match sockets.console.take() {
+                        Some(socket) => socket.send("/dev/ptmx", fd.number())?,
+                        None => {
+                            foreground::copy_window_size(&fd);
+                            terminal = Some(fd);
+                        }
+                    }
+                }
+                MessageKind::Warning => {
+                    let step = step::named(plan, message.step as usize).name;
+                    let cause = words(errno(coracle_sys::Errno(message.errno)));
+                    warnings.push(format!("{step}: {cause}; left out"));
+                }
+                MessageKind::Failed => {
+                    let error = step::explain_planned(plan, &message);
+                    return Err(with_output(error, hook_output));
+                }
+                MessageKind::Ready => break,
+                other => {
+                    let text = format!("init said {other:?} out of turn");
+                    return Err(Error::new(Code::System, text));
+                }
+            }
+        }
+
+        for limit in &plan.outside.rlimits {
+            process::prlimit(child.pid, limit.resource, limit.soft, limit.hard).map_err(|error| {
+                Error::system(format!("{}: set {}", limit.place, limit.name), errno(error))
+            })?;
+        }
+        let start_time = match status::stat(child.pid)? {
+            Some((_, start_time)) => start_time,
+            None => return Err(died(child, Some(cgroup))),
+        };
+        record.process = Some(Process { pid: child.pid, start_time });
+        self.directory.write(&record)?;
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path, child.pid)?;
+        }
+        if let Some(socket) = sockets.pidfd.take() {
+            socket.send("pidfd", child.pidfd.number())?;
+        }
+        Ok((record, control, terminal, warnings))
+    }
+
+    /// Take everything back. What cannot be is said after the error that led here.
+    fn undo(self, error: Error) -> Error {
+        let mut left = Vec::new();
+        if let Some(child) = &self.child {
+            // It may have ended by itself, and may be reaped already.
+            match process::pidfd_send_signal(child.pidfd.number(), libc::SIGKILL) {
+                Ok(()) | Err(coracle_sys::Errno(libc::ESRCH)) => {}
+                Err(errno) => left.push(format!("kill process {}: {}", child.pid, words(crate::errno(errno)))),
+            }
+            match process::wait(child.pidfd.number()) {
+                Ok(_) | Err(coracle_sys::Errno(libc::ECHILD)) => {}
+                Err(errno) => left.push(format!("wait for {}: {}", child.pid, words(crate::errno(errno)))),
+            }
+        }
+        if let Some(cgroup) = &self.cgroup {
+            left.extend(delete::remove_cgroup(cgroup).err().map(|error| error.message));
+        }
+        if let Some(Rdt { resctrl, plan }) = &self.rdt {
+            left.extend(rdt::remove(plan, resctrl, self.directory.id()).err().map(|error| error.message));
+        }
+        // The record stays with whatever could not be removed.
+        if left.is_empty() {
+            left.extend(self.directory.remove().err().map(|error| error.message));
+        }
+        let mut error = error;
+        if !left.is_empty() {
+            error.message = format!("{}; and clean-up failed: {}", error.message, left.join("; "));
+        }
+        error
+    }
+}
+
+impl Ready {
+    /// Let init go: to park, or with run to execute.
+    fn go(&self) -> Result<()> {
+        messages::send(self.control.as_fd(), MessageKind::Go)
+    }
+
+    /// run: the process executes, and its poststart hooks have run.
+    fn started(&self) -> Result<()> {
+        self.go()?;
+        match messages::await_execve(self.control.as_fd(), &self.record.late_steps)? {
+            Started::Yes => {}
+            Started::Died => return Err(died(&self.child, Some(&self.record.cgroup.open()))),
+        }
+        poststart(&self.record)
+    }
+
+    /// The error, after everything of the container was removed.
+    fn abandon(self, error: Error) -> Error {
+        let Ready { directory, record, child, .. } = self;
+        let cgroup = Some(record.cgroup.open());
+        Attempt { directory, cgroup, rdt: record.intel_rdt, child: Some(child) }.undo(error)
+    }
+}
+
+/// runtime-spec runtime.md "Lifecycle" step 10; a failing hook ends the container.
+pub(crate) fn poststart(record: &Record) -> Result<()> {
+    let pid = record.process.map_or(0, |process| process.pid);
+    for hook in &record.hooks.poststart {
+        let state =
+            hooks::state_document(&record.id, "running", pid, &record.bundle, &record.annotations);
+        hooks::run(hook, &state)?;
+    }
+    Ok(())
+}
+
+fn intent(
+    decided: &Decided,
+    location: &Location,
+    intel_rdt: Option<Rdt>,
+    options: &CreateOptions,
+) -> Result<Record> {
+    let plan = &decided.plan;
+    Ok(Record {
+        coracle: Record::FORMAT,
+        id: plan.id.clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        created: time::rfc3339(SystemTime::now()),
+        boot_id: crate::boot_id()?,
+        owner: decided.host.euid,
+        annotations: plan.annotations.clone(),
+        systemd_cgroup: options.systemd_cgroup,
+        cgroup: location.clone(),
+        hooks: plan.hooks.clone(),
+        late_steps: step::after_start(plan),
+        intel_rdt,
+        process: None,
+    })
+}
+
+fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
+    let plan = context.plan;
+    let lowered = lower::lower(context)?;
+    let program = lower::sealed(c"coracle-program", &lowered.program, false)?;
+    let init = lower::sealed(c"coracle-init", INIT, true)?;
+    let number = std::ffi::CString::new(program.as_raw_fd().to_string()).unwrap_or_default();
+
+    // Joined in this order; a user namespace last, because the caller's own rights end there.
+    let mut join: Vec<(i32, u64)> = plan
+        .spawn
+        .join
+        .iter()
+        .zip(context.joined)
+        .map(|(join, fd)| (fd.as_raw_fd(), namespaces::flag(join.namespace)))
+        .collect();
+    join.sort_by_key(|(_, flag)| *flag == clone::NEWUSER);
+    let time_joined = join.iter().filter(|(_, flag)| *flag == clone::NEWTIME).map(|(fd, _)| *fd);
+
+    let mut inherit: Vec<i32> = lowered.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    inherit.extend([context.control, program.as_raw_fd()]);
+    inherit.extend([context.listener, context.hook_output].iter().filter(|fd| **fd >= 0));
+    inherit.extend(time_joined);
+    inherit.extend(3..3 + plan.preserve_fds as i32);
+
+    let offsets = namespaces::time_offsets(&plan.spawn);
+    let child = clone::spawn(&Spawn {
+        namespaces: namespaces::flags(&plan.spawn),
+        join: &join,
+        cgroup: context.cgroup.clone_fd().map(|fd| fd.as_raw_fd()),
+        time_offsets: &offsets,
+        program: init.as_raw_fd(),
+        args: &[c"oar-init", &number],
+        inherit: &inherit,
+    });
+    child.map_err(|(stage, error)| {
+        let what = match stage {
+            Stage::Clone => "make the container's process and namespaces".to_string(),
+            Stage::Join(index) => {
+                let path = join.get(index).and_then(|(fd, _)| {
+                    let index = context.joined.iter().position(|joined| joined.as_raw_fd() == *fd)?;
+                    plan.spawn.join.get(index)
+                });
+                path.map_or_else(String::new, |join| format!("{}: join {}", join.place, join.path))
+            }
+            Stage::Ambient => "keep capabilities in the new user namespace".to_string(),
+            Stage::TimeNamespace => "linux.timeOffsets: set up the time namespace".to_string(),
+            Stage::Inherit => "pass descriptors to init".to_string(),
+            Stage::Execute => "execute init".to_string(),
+        };
+        let hint = match (stage, error.0) {
+            (Stage::Clone, libc::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
+            (Stage::Clone, libc::EAGAIN) => Some("RLIMIT_NPROC, or pids.max of a cgroup, is reached"),
+            (Stage::Clone, libc::EPERM) => Some("an ordinary user needs a user namespace in linux.namespaces"),
+            (Stage::Clone, libc::ENOSYS) => Some("it needs clone3(2), Linux 5.14 and no filter that hides it"),
+            (Stage::Execute, libc::EACCES) => Some("the sysctl vm.memfd_noexec forbids programs in memory"),
+            _ => None,
+        };
+        let error = Error::system(what, errno(error));
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })
+}
+
+/// Where init of a created container waits: in a directory that only the owner can enter.
+fn listen_for_start(directory: &Directory) -> Result<OwnedFd> {
+    let failed = |errno| Error::system("make the start socket", errno);
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket =
+        nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
+    let address = UnixAddr::new(&directory.member(START_SOCKET)).map_err(failed)?;
+    bind(socket.as_raw_fd(), &address).map_err(failed)?;
+    listen(&socket, Backlog::new(16).map_err(failed)?).map_err(failed)?;
+    Ok(socket)
+}
+
+/// (read, write) of a pipe for what createContainer hooks print; only if there are some.
+fn hook_pipe(plan: &Plan) -> Result<Option<(OwnedFd, OwnedFd)>> {
+    let create_container = |action: &Action| {
+        matches!(action, Action::Hook { kind: coracle_plan::InitHook::CreateContainer, .. })
+    };
+    if !plan.steps.iter().any(|step| create_container(&step.action)) {
+        return Ok(None);
+    }
+    let (read, write) = fd::pipe().map_err(|error| Error::system("pipe", errno(error)))?;
+    // A hook that prints more than the pipe holds must not wait for us: it gets an error, as from a full disk.
+    for end in [&read, &write] {
+        coracle_sys::tty::set_nonblocking(end.number())
+            .map_err(|error| Error::system("prepare a pipe", errno(error)))?;
+    }
+    Ok(Some((descriptor(read), descriptor(write))))
+}
+
+/// The first line that a failed hook printed, after its error.
+fn with_output(mut error: Error, output: Option<OwnedFd>) -> Error {
+    if let (Code::Hook, Some(output)) = (error.code, output) {
+        let mut bytes = [0; 4096];
+        // Nothing to read is an error here, and then there is nothing to add.
+        let length = File::from(output).read(&mut bytes).unwrap_or(0);
+        let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default()).into_owned();
+        if let Some(line) = text.lines().next() {
+            error.message = format!("{}: {}", error.message, line.escape_debug());
+        }
+    }
+    error
+}
+
+/// Init ended without a word.
+pub(crate) fn died(child: &clone::Child, cgroup: Option<&Cgroup>) -> Error {
+    let how = match process::wait(child.pidfd.number()) {
+        Ok(process::Exit::Code(code)) => format!("exit status {code}"),
+        Ok(process::Exit::Signal(signal)) => format!("signal {signal}"),
+        Err(error) => words(errno(error)),
+    };
+    died_how(&how, cgroup)
+}
+
+pub(crate) fn died_how(how: &str, cgroup: Option<&Cgroup>) -> Error {
+    let error = Error::new(Code::System, format!("init ended before it could execute the command: {how}"));
+    match cgroup.and_then(Cgroup::hint) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn move_devices(plan: &Plan, pid: i32) -> Result<()> {
+    if plan.outside.net_devices.is_empty() {
+        return Ok(());
+    }
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = File::open(&path).map_err(|error| Error::io(path, &error))?;
+    for device in &plan.outside.net_devices {
+        coracle_net::move_device(&device.host_name, &device.container_name, namespace.as_fd())
+            .map_err(|error| Error::new(Code::System, format!("{}: {error}", device.place)))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn cgroup_error(error: coracle_cgroup::Error) -> Error {
+    Error::new(Code::Cgroup, error.to_string())
+}
+
+fn check_pid_file(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match std::fs::metadata(parent) {
+        Ok(metadata) if !metadata.is_dir() => {
+            Err(Error::system(format!("--pid-file {}", path.display()), Errno::ENOTDIR))
+        }
+        Ok(_) if path.is_dir() => Err(Error::system(format!("--pid-file {}", path.display()), Errno::EISDIR)),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::io(format!("--pid-file {}", path.display()), &error)),
+    }
+}
+
+/// Digits and nothing else, and never half of them: callers parse the file the moment that it is there.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(path.file_name().unwrap_or_default());
+    let temporary = path.with_file_name(temporary);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .map_err(|error| Error::io(format!("--pid-file {}", path.display()), &error))
+}
+
+/// Send one of the signals that end a wait; the process may be gone already.
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: i32) -> Result<bool> {
+    match process::pidfd_send_signal(pidfd.as_raw_fd(), number) {
+        Ok(()) => Ok(true),
+        Err(coracle_sys::Errno(libc::ESRCH)) => Ok(false),
+        Err(error) => Err(Error::system("send the signal", errno(error))),
+    }
+}

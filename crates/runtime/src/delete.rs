@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! delete: everything that create made goes, as far as it exists; what cannot go keeps the record.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use coracle_cgroup::Cgroup;
+use coracle_sys::fd;
+
+use crate::create::{EMPTY_DEADLINE, cgroup_error, signal};
+use crate::error::{Code, Error, Result};
+use crate::record::{Directory, Rdt};
+use crate::status::{self, Status};
+use crate::{Id, Runtime, errno, hooks, rdt};
+
+/// Kill what is left in a cgroup and remove it. A missing one is a success.
+pub(crate) fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
+    if cgroup.populated().map_err(cgroup_error)? {
+        cgroup.kill().map_err(cgroup_error)?;
+        cgroup.thaw().map_err(cgroup_error)?;
+        cgroup.wait_empty(EMPTY_DEADLINE).map_err(cgroup_error)?;
+    }
+    cgroup.remove(EMPTY_DEADLINE).map_err(cgroup_error)
+}
+
+impl Runtime {
+    /// Remove a stopped container, or one that was never started. With `force` a running one is killed first, and
+    /// one that does not exist is a success. Can be repeated until it succeeds.
+    ///
+    /// What comes back are warnings: poststop hooks that failed.
+    ///
+    /// Errors: [`Code::NotFound`], [`Code::State`] while it runs, [`Code::Busy`], [`Code::Cgroup`] with what is stuck.
+    pub fn delete(&self, id: &Id, force: bool) -> Result<Vec<String>> {
+        let nothing = Vec::<String>::new;
+        let directory = match Directory::open(&self.root, id).and_then(Directory::lock) {
+            Err(error) if error.code == Code::NotFound && force => return Ok(nothing()),
+            other => other?,
+        };
+        let record = match directory.read() {
+            // Nothing in it can be trusted: only the directory is certainly ours.
+            Err(error) if error.code == Code::Invalid && force => {
+                return directory.remove().map(|()| nothing());
+            }
+            other => other?,
+        };
+        // A record comes before the first effect, so without one there was none.
+        let Some(record) = record else { return directory.remove().map(|()| nothing()) };
+        let (status, pidfd) = status::derive(&directory, Some(&record))?;
+        if matches!(status, Status::Running | Status::Paused) && !force {
+            let text = format!("cannot delete container \"{id}\" that is not stopped: {status}");
+            return Err(Error::new(Code::State, text).hint("`delete --force` kills it first"));
+        }
+        let cgroup = record.cgroup.open();
+        if let Some(pidfd) = &pidfd {
+            signal(pidfd.as_fd(), libc::SIGKILL)?;
+            cgroup.thaw().map_err(cgroup_error)?;
+            let patience = EMPTY_DEADLINE.as_millis() as i32;
+            let ended = fd::wait_readable(pidfd.as_raw_fd(), Some(patience))
+                .map_err(|error| Error::system("wait for the container's process", errno(error)))?;
+            if !ended {
+                let pid = record.process.map_or(0, |process| process.pid);
+                let state = status::stat(pid)?.map_or('?', |(state, _)| state);
+                let text = format!("process {pid} does not end: it is in state {state}");
+                return Err(Error::new(Code::Busy, text));
+            }
+        }
+        remove_cgroup(&cgroup)?;
+        if let Some(Rdt { resctrl, plan }) = &record.intel_rdt {
+            rdt::remove(plan, resctrl, id.as_str())?;
+        }
+        directory.remove()?;
+        // The container is gone whatever they say (runtime-spec runtime.md "Lifecycle", step 13).
+        let mut warnings = nothing();
+        if record.process.is_some() {
+            for hook in &record.hooks.poststop {
+                let state =
+                    hooks::state_document(&record.id, "stopped", 0, &record.bundle, &record.annotations);
+                warnings.extend(hooks::run(hook, &state).err().map(|error| error.message));
+            }
+        }
+        Ok(warnings)
+    }
+}

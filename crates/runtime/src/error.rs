@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one error type of the library: a stable code for programs, one line for people, and sometimes a hint.
+//!
+//! Words that engines match on (`does not exist`, `container not running`, `permission denied` …) are kept in the
+//! line: research of their sources is why error numbers are spelled as Go spells them, in lower case.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a verb failed. `Display` is the line without the verb and the container: the caller knows those.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    pub code: Code,
+    pub message: String,
+    /// What to do about it, where the error number alone misleads.
+    pub hint: Option<String>,
+}
+
+/// Stable names, `E_…` in the JSON log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The config, or an argument, breaks a rule.
+    Invalid,
+    NotFound,
+    Exists,
+    /// The container is in a state in which the verb is not legal.
+    State,
+    /// Another command holds the container's lock.
+    Busy,
+    /// A call of the kernel failed.
+    System,
+    /// A step of init failed.
+    Step,
+    /// The user's command could not be executed.
+    Execute,
+    Hook,
+    Cgroup,
+    /// The kernel, or this version, cannot do what was asked.
+    Unsupported,
+}
+
+impl Code {
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::Invalid => "E_INVALID",
+            Code::NotFound => "E_NOT_FOUND",
+            Code::Exists => "E_EXISTS",
+            Code::State => "E_STATE",
+            Code::Busy => "E_BUSY",
+            Code::System => "E_SYSTEM",
+            Code::Step => "E_STEP",
+            Code::Execute => "E_EXECUTE",
+            Code::Hook => "E_HOOK",
+            Code::Cgroup => "E_CGROUP",
+            Code::Unsupported => "E_UNSUPPORTED",
+        }
+    }
+}
+
+impl Error {
+    pub fn new(code: Code, message: impl Into<String>) -> Error {
+        Error { code, message: message.into(), hint: None }
+    }
+
+    /// `what: the error number in words`.
+    pub fn system(what: impl fmt::Display, errno: Errno) -> Error {
+        Error::new(Code::System, format!("{what}: {}", words(errno)))
+    }
+
+    /// The same for an error of the standard library.
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Error {
+        match error.raw_os_error() {
+            Some(number) => Error::system(what, Errno::from_raw(number)),
+            None => Error::new(Code::System, format!("{what}: {error}")),
+        }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Put what was being done in front.
+    pub fn during(mut self, what: impl fmt::Display) -> Error {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The error number as Go's syscall package words it: `no such file or directory`.
+pub fn words(errno: Errno) -> String {
+    let text = errno.desc();
+    let mut letters = text.chars();
+    match (letters.next(), letters.next()) {
+        // An abbreviation in front stays: `RFS specific error`, `.lib section in a.out corrupted`.
+        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_string(),
+    }
+}

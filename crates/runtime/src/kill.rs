@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! kill: a signal for the container's process, or for everything in its cgroup.
+
+use std::os::fd::AsFd;
+
+use crate::create::{cgroup_error, signal};
+use crate::error::{Code, Error, Result};
+use crate::record::Directory;
+use crate::status::{self, Status};
+use crate::{Id, Runtime, Signal};
+
+impl Runtime {
+    /// Errors: [`Code::NotFound`]; [`Code::State`] with `container not running` when there is no process. With
+    /// `all` every process of the container is signalled, also when its first one is gone already.
+    pub fn kill(&self, id: &Id, wanted: Signal, all: bool) -> Result<()> {
+        let directory = Directory::open(&self.root, id)?;
+        let record = directory.read()?;
+        let (status, pidfd) = status::derive(&directory, record.as_ref())?;
+        let record = match (status, record) {
+            (Status::Creating, _) | (_, None) => {
+                return Err(Error::new(Code::State, "container not running: it is being created"));
+            }
+            (_, Some(record)) => record,
+        };
+        let cgroup = record.cgroup.open();
+        if all {
+            if wanted == Signal::KILL {
+                cgroup.kill().map_err(cgroup_error)?;
+            } else {
+                for pid in cgroup.pids().map_err(cgroup_error)? {
+                    // It may have ended since it was listed.
+                    if let Ok(process) = coracle_sys::process::pidfd_open(pid) {
+                        signal(crate::descriptor(process).as_fd(), wanted.number())?;
+                    }
+                }
+            }
+            return Ok(());
+        }
+        let sent = match pidfd {
+            Some(pidfd) => signal(pidfd.as_fd(), wanted.number())?,
+            None => false,
+        };
+        if !sent {
+            return Err(Error::new(Code::State, "container not running"));
+        }
+        if wanted == Signal::KILL && status == Status::Paused {
+            // cgroup2 kills frozen processes, the v1 freezer does not.
+            cgroup.thaw().map_err(cgroup_error)?;
+        }
+        Ok(())
+    }
+}

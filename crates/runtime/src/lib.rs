@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! OCI containers on Linux, without a daemon.
+//!
+//! [`Runtime`] has the verbs. A container's first process is a small program of its own, embedded here, so a caller
+//! may be large and have threads: nothing of it is copied into the container.
+
+mod config;
+mod create;
+mod delete;
+mod error;
+mod features;
+mod foreground;
+mod hooks;
+mod id;
+mod kill;
+mod lower;
+mod messages;
+mod namespaces;
+mod probe;
+mod rdt;
+mod record;
+mod signal;
+mod start;
+mod status;
+mod step;
+mod template;
+mod terminal;
+mod time;
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+pub use create::{CreateOptions, Created, RunOptions};
+pub use error::{Code, Error, Result, words};
+pub use features::features;
+pub use foreground::ExitStatus;
+pub use id::Id;
+pub use signal::Signal;
+pub use status::{State, Status};
+pub use template::spec;
+
+/// Of the runtime specification that configs may use and state documents follow.
+pub const OCI_VERSION: &str = "1.3.0";
+
+/// All containers below one directory.
+#[derive(Debug)]
+pub struct Runtime {
+    root: PathBuf,
+}
+
+impl Runtime {
+    /// `root` holds one directory for each container, and is made when the first one is. Errors: [`Code::Invalid`]
+    /// for a path that cannot serve, such as `/`.
+    pub fn open(root: &Path) -> Result<Runtime> {
+        let invalid = |why: &str| Error::new(Code::Invalid, format!("root {}: {why}", root.display()));
+        if root.as_os_str().is_empty() {
+            return Err(invalid("it is empty"));
+        }
+        let root_path = std::path::absolute(root).map_err(|error| Error::io("root", &error))?;
+        if root_path.parent().is_none() {
+            return Err(invalid("the host's root directory cannot hold containers"));
+        }
+        match std::fs::metadata(&root_path) {
+            Ok(metadata) if !metadata.is_dir() => Err(invalid("it is not a directory")),
+            Ok(metadata) if metadata.uid() != nix::unistd::geteuid().as_raw() => {
+                Err(invalid("it belongs to another user"))
+            }
+            Ok(_) => Ok(Runtime { root: root_path }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Runtime { root: root_path }),
+            Err(error) => Err(Error::io(format!("root {}", root.display()), &error)),
+        }
+    }
+
+    fn make_root(&self) -> Result<()> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)
+            .map_err(|error| Error::io(format!("create {}", self.root.display()), &error))
+    }
+
+    /// Errors: [`Code::NotFound`].
+    pub fn state(&self, id: &Id) -> Result<State> {
+        let directory = record::Directory::open(&self.root, id)?;
+        status::state(&directory, id.as_str())
+    }
+
+    /// Every container, in order of name; one whose record cannot be read has an error in its place.
+    pub fn list(&self) -> Result<Vec<(String, Result<State>)>> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io(format!("read {}", self.root.display()), &error)),
+        };
+        let mut containers = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| Error::io(format!("read {}", self.root.display()), &error))?;
+            // What no id can name was not made by us.
+            let Some(id) = entry.file_name().to_str().and_then(|name| Id::new(name).ok()) else { continue };
+            match self.state(&id) {
+                // Removed since, or not a directory of a container.
+                Err(error) if error.code == Code::NotFound || !entry.path().is_dir() => {}
+                state => containers.push((id.as_str().to_string(), state)),
+            }
+        }
+        containers.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(containers)
+    }
+}
+
+/// Where containers are when nobody says: `/run/oar` for root, `$XDG_RUNTIME_DIR/oar` for others.
+pub fn default_root() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return "/run/oar".into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute()) {
+        Some(path) => PathBuf::from(path).join("oar"),
+        None => format!("/run/user/{}/oar", nix::unistd::geteuid()).into(),
+    }
+}
+
+/// Names this boot: a pid means nothing in another one.
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+    Ok(text.trim_end().to_string())
+}
+
+fn errno(errno: coracle_sys::Errno) -> Errno {
+    Errno::from_raw(errno.0)
+}
+
+#[allow(unsafe_code)]
+fn descriptor(fd: coracle_sys::Fd) -> OwnedFd {
+    // SAFETY: `release` gives up the only owner of an open descriptor.
+    unsafe { OwnedFd::from_raw_fd(fd.release()) }
+}

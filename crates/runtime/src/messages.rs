@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The runtime's side of the messages (drawn in `coracle_program::message`).
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use coracle_program::{Message, MessageKind};
+use coracle_sys::socket;
+
+use crate::error::{Code, Error, Result};
+use crate::step::{self, Kind, Named};
+use crate::{descriptor, errno};
+
+pub(crate) fn send(socket: BorrowedFd<'_>, kind: MessageKind) -> Result<()> {
+    socket::send(socket.as_raw_fd(), &Message::new(kind).encode(), None)
+        .map_err(|error| Error::system("tell init to go on", errno(error)))
+}
+
+/// The next message; `None` when the other side is gone.
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Message, Option<OwnedFd>)>> {
+    let mut bytes = [0; Message::SIZE];
+    let received = match socket::receive(socket.as_raw_fd(), &mut bytes) {
+        // It ended with something unread, which is the end all the same.
+        Err(coracle_sys::Errno(libc::ECONNRESET)) => return Ok(None),
+        other => other.map_err(|error| Error::system("hear from init", errno(error))),
+    };
+    let (length, fd) = received?;
+    if length == 0 {
+        return Ok(None);
+    }
+    match Message::decode(bytes.get(..length).unwrap_or_default()) {
+        Ok(message) => Ok(Some((message, fd.map(descriptor)))),
+        Err(_) => Err(Error::new(Code::System, "init sent something that is no message")),
+    }
+}
+
+/// How a start went.
+#[derive(Debug)]
+pub(crate) enum Started {
+    Yes,
+    /// Init ended without a word: killed, most likely.
+    Died,
+}
+
+/// Wait for the execve(2) of a started init: end of file after its announcement is the proof. `steps` are those
+/// that were left to do.
+pub(crate) fn await_execve(socket: BorrowedFd<'_>, steps: &[Named]) -> Result<Started> {
+    let mut announced = false;
+    loop {
+        match receive(socket)? {
+            None if announced => return Ok(Started::Yes),
+            None => return Ok(Started::Died),
+            Some((Message { kind: MessageKind::Executing, .. }, _)) => announced = true,
+            Some((message, _)) if message.kind == MessageKind::Failed => {
+                let unknown = Named { number: message.step, name: "start".into(), kind: Kind::Other };
+                let step = steps.iter().find(|step| step.number == message.step).unwrap_or(&unknown);
+                return Err(step::explain(step, &message));
+            }
+            Some((message, _)) => {
+                let text = format!("init said {:?} where it should execute", message.kind);
+                return Err(Error::new(Code::System, text));
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Namespaces: their flags, joining by path, and the maps of user namespaces.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use coracle_plan::{IdMap, JoinNamespace, Namespace, Spawn};
+use coracle_sys::clone;
+
+use crate::error::{Code, Error, Result};
+use crate::{errno, lower};
+
+pub(crate) fn flag(namespace: Namespace) -> u64 {
+    match namespace {
+        Namespace::User => clone::NEWUSER,
+        Namespace::Mount => clone::NEWNS,
+        Namespace::Pid => clone::NEWPID,
+        Namespace::Network => clone::NEWNET,
+        Namespace::Ipc => clone::NEWIPC,
+        Namespace::Uts => clone::NEWUTS,
+        Namespace::Cgroup => clone::NEWCGROUP,
+        Namespace::Time => clone::NEWTIME,
+    }
+}
+
+pub(crate) fn flags(spawn: &Spawn) -> u64 {
+    spawn.new.iter().fold(0, |flags, namespace| flags | flag(*namespace))
+}
+
+/// Open the namespaces to join; each must be of its type. Opening never blocks, whatever is there.
+pub(crate) fn open(spawn: &Spawn) -> Result<Vec<OwnedFd>> {
+    spawn.join.iter().map(open_one).collect()
+}
+
+fn open_one(join: &JoinNamespace) -> Result<OwnedFd> {
+    let what = || format!("{}: namespace {}", join.place, join.path);
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(&join.path)
+        .map_err(|error| Error::io(what(), &error))?;
+    match clone::namespace_type(file.as_raw_fd()) {
+        Ok(kind) if kind == flag(join.namespace) => Ok(file.into()),
+        Ok(_) => Err(Error::new(Code::Invalid, format!("{} is of another type", what()))),
+        Err(_) => Err(Error::new(Code::Invalid, format!("{} is not a namespace", what()))),
+    }
+}
+
+/// What to write to timens_offsets (time_namespaces(7)).
+pub(crate) fn time_offsets(spawn: &Spawn) -> Vec<u8> {
+    let lines = spawn.time_offsets.iter();
+    lines.map(|(clock, seconds, nanoseconds)| format!("{clock} {seconds} {nanoseconds}\n")).collect::<String>().into()
+}
+
+/// Write the maps of a process's new user namespace (user_namespaces(7)). Each map is one write.
+pub(crate) fn write_maps(pid: i32, uid_map: &[IdMap], gid_map: &[IdMap], deny_setgroups: bool) -> Result<()> {
+    if deny_setgroups {
+        write(pid, "setgroups", "deny")?;
+    }
+    write(pid, "uid_map", &lines(uid_map))?;
+    write(pid, "gid_map", &lines(gid_map))
+}
+
+fn lines(map: &[IdMap]) -> String {
+    map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+}
+
+fn write(pid: i32, name: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{name}");
+    let result = File::options().write(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+    result.map_err(|error| Error::io(format!("write {name} of the new user namespace"), &error))
+}
+
+/// A user namespace with these maps, for the ids of a mount: nobody is ever in it.
+pub(crate) fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> Result<OwnedFd> {
+    let (holder, release) = clone::hold_user_namespace()
+        .map_err(|error| Error::system("make a user namespace for the mount's ids", errno(error)))?;
+    let namespace = write_maps(holder.pid, uid_map, gid_map, false).and_then(|()| {
+        let path = format!("/proc/{}/ns/user", holder.pid);
+        File::open(&path).map_err(|error| Error::io(path, &error))
+    });
+    drop(release);
+    lower::reap(&holder)?;
+    namespace.map(OwnedFd::from)
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What happened to a container, as facts on disk; its status is always derived from them.
+//!
+//! `<root>/<id>/` is claimed by mkdir and locked by flock(2) on the directory itself, which a crash releases and
+//! nothing can forget to create. `state.json` is written before the first effect outside of the directory (the
+//! intent: the cgroup's place is in it) and again with the process, before init may outlive the runtime. It is
+//! replaced by rename, never changed. No fsync: the directory lives on a tmpfs that goes with the kernel's objects.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use coracle_cgroup::Location;
+use coracle_plan::{Hooks, IntelRdt};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+use crate::id::Id;
+use crate::step::Named;
+
+const RECORD: &str = "state.json";
+const CONFIG: &str = "config.json";
+pub(crate) const START_SOCKET: &str = "start.sock";
+/// A record is a few kilobytes; annotations are the only part that grows.
+const LARGEST: u64 = 16 << 20;
+
+/// How long a command waits for another one that holds the container's lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Record {
+    /// Of this format.
+    pub coracle: u32,
+    pub id: String,
+    pub bundle: String,
+    pub rootfs: String,
+    /// RFC 3339.
+    pub created: String,
+    pub boot_id: String,
+    pub owner: u32,
+    pub annotations: BTreeMap<String, String>,
+    pub systemd_cgroup: bool,
+    pub cgroup: Location,
+    pub hooks: Hooks,
+    /// What init has left to do when it is started.
+    pub late_steps: Vec<Named>,
+    pub intel_rdt: Option<Rdt>,
+    /// Absent while the container is being created.
+    pub process: Option<Process>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Rdt {
+    pub resctrl: String,
+    pub plan: IntelRdt,
+}
+
+/// A process of this boot: the number alone may belong to somebody else by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Process {
+    pub pid: i32,
+    /// Field 22 of /proc/PID/stat, clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Record {
+    pub(crate) const FORMAT: u32 = 1;
+}
+
+/// A container's directory, open.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    id: Id,
+    file: File,
+}
+
+/// A directory that nobody else changes while this lives.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    directory: Directory,
+    _lock: Flock<OwnedFd>,
+}
+
+fn not_found(id: &Id) -> Error {
+    Error::new(Code::NotFound, format!("container \"{id}\" does not exist"))
+}
+
+impl Directory {
+    /// Make it: of several callers exactly one succeeds.
+    pub(crate) fn claim(root: &Path, id: &Id) -> Result<Locked> {
+        let path = root.join(id.as_str());
+        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::new(Code::Exists, format!("container \"{id}\" already exists"))
+                    .hint(format!("`oar state {id}` shows it, `oar delete --force {id}` removes it")));
+            }
+            Err(error) => return Err(Error::io(format!("create {}", path.display()), &error)),
+        }
+        Directory::open(root, id)?.lock()
+    }
+
+    pub(crate) fn open(root: &Path, id: &Id) -> Result<Directory> {
+        let path = root.join(id.as_str());
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        match File::options().read(true).custom_flags(flags).open(&path) {
+            Ok(file) => Ok(Directory { path, id: id.clone(), file }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_found(id)),
+            Err(error) => Err(Error::io(format!("open {}", path.display()), &error)),
+        }
+    }
+
+    /// Wait for other commands, up to [`PATIENCE`]. A directory that went away meanwhile is not found.
+    pub(crate) fn lock(self) -> Result<Locked> {
+        let copy = || self.file.try_clone().map(OwnedFd::from);
+        let mut descriptor = copy().map_err(|error| Error::io("copy a descriptor", &error))?;
+        let deadline = Instant::now() + PATIENCE;
+        let lock = loop {
+            match Flock::lock(descriptor, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break lock,
+                Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
+                    descriptor = back;
+                    // flock(2) has no deadline of its own.
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    let text = format!("container \"{}\" is busy: another command holds its lock", self.id);
+                    return Err(Error::new(Code::Busy, text));
+                }
+                Err((_, errno)) => {
+                    return Err(Error::system(format!("lock {}", self.path.display()), errno));
+                }
+            }
+        };
+        let links = self.file.metadata().map_err(|error| Error::io("stat", &error))?.nlink();
+        if links == 0 {
+            return Err(not_found(&self.id));
+        }
+        Ok(Locked { directory: self, _lock: lock })
+    }
+
+    /// A path to a member that is short enough for a socket's address, whatever the root is.
+    pub(crate) fn member(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.file.as_raw_fd()))
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.id.as_str()
+    }
+
+    /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood.
+    pub(crate) fn read(&self) -> Result<Option<Record>> {
+        let shown = self.path.join(RECORD);
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = match File::options().read(true).custom_flags(flags).open(self.member(RECORD)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(format!("open {}", shown.display()), &error)),
+        };
+        let mut text = Vec::new();
+        file.take(LARGEST)
+            .read_to_end(&mut text)
+            .map_err(|error| Error::io(format!("read {}", shown.display()), &error))?;
+        let unreadable = |why: String| {
+            Error::new(Code::Invalid, format!("{} is not a record of this version: {why}", shown.display()))
+                .hint(format!("`oar delete --force {}` removes the container's directory", self.id))
+        };
+        let record: Record = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+        if record.coracle != Record::FORMAT {
+            return Err(unreadable(format!("format {}", record.coracle)));
+        }
+        if record.id != self.id.as_str() {
+            return Err(unreadable("it belongs to another container".into()));
+        }
+        Ok(Some(record))
+    }
+}
+
+impl std::ops::Deref for Locked {
+    type Target = Directory;
+    fn deref(&self) -> &Directory {
+        &self.directory
+    }
+}
+
+impl Locked {
+    pub(crate) fn write(&self, record: &Record) -> Result<()> {
+        let text = serde_json::to_vec(record)
+            .map_err(|error| Error::new(Code::System, format!("encode the record: {error}")))?;
+        self.replace(RECORD, &text)
+    }
+
+    /// Keep the config that the container was made from: what happens to the bundle later is of no concern.
+    pub(crate) fn write_config(&self, document: &[u8]) -> Result<()> {
+        self.replace(CONFIG, document)
+    }
+
+    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        let failed = |error: std::io::Error| Error::io(format!("write {}", self.path.join(name).display()), &error);
+        let temporary = self.member(&format!(".{name}"));
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, text))
+            .and_then(|()| std::fs::rename(&temporary, self.member(name)))
+            .map_err(failed)
+    }
+
+    /// Remove it all, the record last, so that a removal cut short can be repeated.
+    pub(crate) fn remove(self) -> Result<()> {
+        let path = self.path.clone();
+        let failed = |error: std::io::Error| Error::io(format!("remove {}", path.display()), &error);
+        for entry in std::fs::read_dir(&path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name() == OsStr::new(RECORD) {
+                continue;
+            }
+            let is_directory = entry.file_type().map_err(failed)?.is_dir();
+            let removed = if is_directory {
+                std::fs::remove_dir_all(entry.path())
+            } else {
+                std::fs::remove_file(entry.path())
+            };
+            removed.map_err(failed)?;
+        }
+        match std::fs::remove_file(path.join(RECORD)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        std::fs::remove_dir(&path).map_err(failed)
+    }
+}

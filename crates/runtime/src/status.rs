@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a container is doing now, derived from its record and the kernel; never stored.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use serde::{Serialize, Serializer};
+
+use crate::error::{Error, Result};
+use crate::record::{Directory, Process, Record, START_SOCKET};
+
+/// runtime-spec runtime.md "State", and `paused` as every runtime adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Being created, or left half made by a creator that died.
+    Creating,
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Creating => "creating",
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The state document, with what callers of runc expect beside the specification's members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    pub oci_version: String,
+    pub id: String,
+    /// 0 when there is no process.
+    pub pid: i32,
+    pub status: Status,
+    pub bundle: String,
+    pub rootfs: String,
+    /// RFC 3339.
+    pub created: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Name of the user who created it, or the number when it has none.
+    pub owner: String,
+}
+
+/// The process of a record, if it still lives, by a descriptor that cannot come to mean another one.
+pub(crate) fn living(process: &Process) -> Result<Option<OwnedFd>> {
+    // First hold it, then look: the number cannot change hands in between.
+    let pidfd = match coracle_sys::process::pidfd_open(process.pid) {
+        Ok(pidfd) => crate::descriptor(pidfd),
+        Err(coracle_sys::Errno(libc::ESRCH | libc::EINVAL)) => return Ok(None),
+        Err(errno) => {
+            return Err(Error::system(format!("open process {}", process.pid), Errno::from_raw(errno.0)));
+        }
+    };
+    match stat(process.pid)? {
+        Some((state, start_time)) if start_time == process.start_time && !matches!(state, 'Z' | 'X') => {
+            Ok(Some(pidfd))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// (state, start time) of a process, from /proc/PID/stat; `None` when there is none (any more).
+pub(crate) fn stat(pid: i32) -> Result<Option<(char, u64)>> {
+    let path = format!("/proc/{pid}/stat");
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
+        Err(error) => return Err(Error::io(format!("read {path}"), &error)),
+    };
+    // The second field is the command in parentheses, which may hold anything.
+    let text = String::from_utf8_lossy(&text);
+    let fields = text.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();
+    let mut fields = fields.split(' ');
+    let state = fields.next().and_then(|state| state.chars().next());
+    let start_time = fields.nth(18).and_then(|time| time.parse().ok());
+    match (state, start_time) {
+        (Some(state), Some(start_time)) => Ok(Some((state, start_time))),
+        _ => Err(Error::new(crate::error::Code::System, format!("{path} is not as expected"))),
+    }
+}
+
+/// A connection to an init that waits to be started. `None` when nobody waits.
+pub(crate) fn waiting_init(directory: &Directory) -> Result<Option<OwnedFd>> {
+    let failed = |errno| Error::system("connect to the container's start socket", errno);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
+    let address = UnixAddr::new(&directory.member(START_SOCKET)).map_err(failed)?;
+    match connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &address) {
+        Ok(()) => Ok(Some(socket)),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+/// The status, and the living process if there is one.
+pub(crate) fn derive(directory: &Directory, record: Option<&Record>) -> Result<(Status, Option<OwnedFd>)> {
+    let Some(Record { process: Some(process), boot_id, cgroup, .. }) = record else {
+        return Ok((Status::Creating, None));
+    };
+    if *boot_id != crate::boot_id()? {
+        return Ok((Status::Stopped, None));
+    }
+    let Some(pidfd) = living(process)? else { return Ok((Status::Stopped, None)) };
+    let status = if cgroup.open().is_frozen().unwrap_or(false) {
+        Status::Paused
+    } else {
+        match waiting_init(directory) {
+            Ok(None) => Status::Running,
+            Ok(Some(_)) => Status::Created,
+            // The queue of starters is full.
+            Err(error) if error.message.ends_with("temporarily unavailable") => Status::Created,
+            Err(error) => return Err(error),
+        }
+    };
+    Ok((status, Some(pidfd)))
+}
+
+pub(crate) fn state(directory: &Directory, id: &str) -> Result<State> {
+    let record = directory.read()?;
+    let (status, _) = derive(directory, record.as_ref())?;
+    let pid = |record: &Record| match status {
+        Status::Stopped => 0,
+        _ => record.process.map_or(0, |process| process.pid),
+    };
+    Ok(match record {
+        Some(record) => State {
+            oci_version: crate::OCI_VERSION.into(),
+            id: id.into(),
+            pid: pid(&record),
+            status,
+            bundle: record.bundle,
+            rootfs: record.rootfs,
+            created: record.created,
+            annotations: record.annotations,
+            owner: user_name(record.owner),
+        },
+        None => State {
+            oci_version: crate::OCI_VERSION.into(),
+            id: id.into(),
+            pid: 0,
+            status,
+            bundle: String::new(),
+            rootfs: String::new(),
+            created: String::new(),
+            annotations: BTreeMap::new(),
+            owner: String::new(),
+        },
+    })
+}
+
+/// From /etc/passwd alone: a static program has no name service.
+fn user_name(uid: u32) -> String {
+    let number = uid.to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_string())
+    });
+    name.unwrap_or(number)
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What init's numbers mean: `step 14: mount tmpfs at /dev (mounts[1]): permission denied`.
+
+use coracle_plan::{Action, Plan};
+use coracle_program::{Message, detail};
+use coracle_sys::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, words};
+use crate::errno;
+
+/// As much of a step as it takes to say that it failed: kept on record for the steps after create.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    pub number: u32,
+    /// `step 14: mount tmpfs at /dev (mounts[1])`.
+    pub name: String,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    /// Looks for this program, or executes it.
+    Execute(String),
+    /// With its time-out in seconds.
+    Hook(u32),
+    Other,
+}
+
+/// Steps are counted from 1; 0 is what comes before them.
+pub(crate) fn named(plan: &Plan, number: usize) -> Named {
+    let step = number.checked_sub(1).and_then(|index| plan.steps.get(index));
+    let name = match step {
+        Some(step) if step.place.is_empty() => format!("step {number}: {}", coracle_plan::describe(step)),
+        Some(step) => format!("step {number}: {} ({})", coracle_plan::describe(step), step.place),
+        None => "start init".into(),
+    };
+    let kind = match step.map(|step| &step.action) {
+        Some(Action::FindExecutable { name, .. }) => Kind::Execute(name.clone()),
+        Some(Action::Execute { args, .. }) => Kind::Execute(args.first().cloned().unwrap_or_default()),
+        Some(Action::Hook { hook, .. }) => Kind::Hook(hook.timeout),
+        _ => Kind::Other,
+    };
+    Named { number: number as u32, name, kind }
+}
+
+/// What comes after the wait for start.
+pub(crate) fn after_start(plan: &Plan) -> Vec<Named> {
+    let wait = plan.steps.iter().position(|step| matches!(step.action, Action::AwaitStart { .. }));
+    let first = wait.map_or(plan.steps.len(), |wait| wait + 2);
+    (first..=plan.steps.len()).map(|number| named(plan, number)).collect()
+}
+
+/// A step for which a call of the runtime failed.
+pub(crate) fn failed(plan: &Plan, number: usize, error: Errno) -> Error {
+    explain_planned(plan, &Message::failed(number as u32, error.0))
+}
+
+/// A Failed message in words, with what the plan knows.
+pub(crate) fn explain_planned(plan: &Plan, message: &Message) -> Error {
+    let step = plan.steps.get((message.step as usize).wrapping_sub(1));
+    let error = explain(&named(plan, message.step as usize), message);
+    match hint(step.map(|step| &step.action), message) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// A Failed message in words.
+pub(crate) fn explain(step: &Named, message: &Message) -> Error {
+    let data = String::from_utf8_lossy(message.data()).into_owned();
+    let shown = data.escape_debug().to_string();
+    let cause = words(errno(Errno(message.errno)));
+    if let Kind::Execute(name) = &step.kind {
+        return not_executable(name, message, &shown, &cause);
+    }
+    let number = || message.data().try_into().map(i32::from_ne_bytes).unwrap_or_default();
+    let what = match message.detail {
+        detail::HOOK_STATUS => {
+            return Error::new(Code::Hook, format!("{}: exit status {}", step.name, number()));
+        }
+        detail::HOOK_SIGNAL => {
+            return Error::new(Code::Hook, format!("{}: ended by signal {}", step.name, number()));
+        }
+        detail::HOOK_TIMEOUT => {
+            let limit = if let Kind::Hook(limit) = step.kind { limit } else { 0 };
+            return Error::new(Code::Hook, format!("{}: timed out after {limit} s", step.name));
+        }
+        detail::FILESYSTEM => format!("{cause}: {shown}"),
+        detail::KIND_MISMATCH => format!("the source and {shown} are not both directories or both files: {cause}"),
+        detail::OTHER_DEVICE => format!("{shown} is something else: {cause}"),
+        detail::MOUNT_POINT => format!("reach {shown} in the root filesystem: {cause}"),
+        detail::READ_BACK => "ids and capabilities read back other than they were set".into(),
+        _ => cause,
+    };
+    Error::new(Code::Step, format!("{}: {what}", step.name))
+}
+
+/// Where the error number alone misleads.
+fn hint(action: Option<&Action>, message: &Message) -> Option<&'static str> {
+    match (action?, message.errno, message.detail) {
+        (Action::Mount(_), libc::ENODEV, _) => Some("the kernel has no such filesystem type (/proc/filesystems)"),
+        (Action::Mount(mount), libc::EPERM, _) if mount.fstype == "proc" || mount.fstype == "sysfs" => Some(
+            "a new procfs or sysfs needs a pid or network namespace of its own, and none of the host's hidden",
+        ),
+        (_, libc::ELOOP, detail::MOUNT_POINT) => {
+            Some("a symbolic link on the way is refused here, or leads in circles")
+        }
+        (_, libc::EPERM, detail::MOUNT_POINT) => Some("it leads into /proc, where only a few files may be covered"),
+        (Action::PivotRoot, libc::EINVAL, _) => Some("the host runs from an initramfs: use --no-pivot"),
+        (Action::Identity(_), libc::EINVAL, _) => Some("an id is not mapped in the user namespace"),
+        _ => None,
+    }
+}
+
+/// Why the user's command cannot run, in the words that engines turn into 126 and 127.
+fn not_executable(name: &str, message: &Message, data: &str, cause: &str) -> Error {
+    let name = name.escape_debug();
+    let text = match message.detail {
+        detail::NOT_IN_PATH => "executable file not found in $PATH".into(),
+        detail::DIRECTORY => "is a directory: permission denied".into(),
+        detail::NOEXEC => "permission denied: its filesystem is mounted noexec".into(),
+        detail::SCRIPT_INTERPRETER if message.errno == libc::ENOENT => {
+            format!("interpreter \"{data}\" of its #! line: no such file or directory")
+        }
+        detail::SCRIPT_INTERPRETER => format!("interpreter \"{data}\" of its #! line: {cause}"),
+        detail::ELF_INTERPRETER => format!("interpreter \"{data}\" in its ELF header: {cause}"),
+        detail::MACHINE => {
+            let machine = message.data().try_into().map(u16::from_ne_bytes).unwrap_or_default();
+            match machine {
+                62 => format!("{cause}: the ELF file is damaged"),
+                machine => format!("{cause}: it is for {}, this machine is x86_64", machine_name(machine)),
+            }
+        }
+        detail::NOT_A_PROGRAM => format!("{cause}: it has neither an ELF header nor a #! line"),
+        _ if name.clone().any(|c| c == '/') && message.errno == libc::ENOENT => format!("stat {name}: {cause}"),
+        _ => cause.to_string(),
+    };
+    Error::new(Code::Execute, format!("exec: \"{name}\": {text}"))
+}
+
+/// e_machine (elf(5), kernel include/uapi/linux/elf-em.h).
+fn machine_name(machine: u16) -> String {
+    let known = [
+        (3, "i386"),
+        (8, "mips"),
+        (20, "ppc"),
+        (21, "ppc64"),
+        (22, "s390x"),
+        (40, "arm"),
+        (183, "aarch64"),
+        (243, "riscv"),
+        (258, "loongarch"),
+    ];
+    let name = known.iter().find(|(number, _)| *number == machine).map(|(_, name)| name.to_string());
+    name.unwrap_or_else(|| format!("machine {machine}"))
+}

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Starting init without copying the caller: clone3(2) with the caller's memory shared until execveat(2).
+//!
+//! The child runs [`child`] on a stack of its own while the calling thread is suspended (CLONE_VFORK). It makes
+//! system calls only: nothing of the caller's Rust state, locks or thread-local storage is touched, so the caller
+//! may have other threads. When namespaces are joined, a second such process goes between, which enters them and
+//! then clones init as a child of the caller (CLONE_PARENT).
+
+use core::arch::global_asm;
+use core::ffi::{CStr, c_char, c_void};
+
+use crate::raw::*;
+use crate::{Errno, Fd, Result, fd, process};
+
+pub const NEWTIME: u64 = 0x80;
+pub const NEWNS: u64 = 0x0002_0000;
+pub const NEWCGROUP: u64 = 0x0200_0000;
+pub const NEWUTS: u64 = 0x0400_0000;
+pub const NEWIPC: u64 = 0x0800_0000;
+pub const NEWUSER: u64 = 0x1000_0000;
+pub const NEWPID: u64 = 0x2000_0000;
+pub const NEWNET: u64 = 0x4000_0000;
+
+const CLONE_VM: u64 = 0x100;
+const CLONE_FILES: u64 = 0x400;
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_VFORK: u64 = 0x4000;
+const CLONE_PARENT: u64 = 0x8000;
+// libc has 0 for this one.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// struct clone_args (clone3(2)), as of Linux 5.7.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CloneArgs {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
+}
+
+/// How to start init.
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    /// Namespaces to make (NEW* flags), CLONE_NEWTIME among them.
+    pub namespaces: u64,
+    /// (descriptor, NEW* flag) of namespaces to enter first, a user namespace among them last.
+    pub join: &'a [(i32, u64)],
+    /// Directory of the cgroup2 to be born in.
+    pub cgroup: Option<i32>,
+    /// What to write to /proc/self/timens_offsets in a new time namespace.
+    pub time_offsets: &'a [u8],
+    /// The open program (a sealed memfd), and its arguments; the environment is empty.
+    pub program: i32,
+    pub args: &'a [&'a CStr],
+    /// Descriptors that survive the exec, besides 0, 1, 2 and what is not close-on-exec already.
+    pub inherit: &'a [i32],
+}
+
+/// Init, started.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: Fd,
+}
+
+/// Which part of starting init failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Clone,
+    /// Entering the n-th of the namespaces to join.
+    Join(usize),
+    Ambient,
+    TimeNamespace,
+    Inherit,
+    Execute,
+}
+
+const STACK: usize = 64 * 1024;
+const MAX_ARGS: usize = 4;
+
+/// Shared with the child while the caller is suspended.
+struct Shared<'a> {
+    spawn: &'a Spawn<'a>,
+    args: [*const c_char; MAX_ARGS + 1],
+    failure: Option<(Stage, Errno)>,
+    pid: i32,
+    pidfd: i32,
+    stack: usize,
+}
+
+// clone_call(args, size, shared, entry): clone3, and in the child call entry(shared) on the new stack; it never
+// returns there. In the caller, the result of the system call.
+global_asm!(
+    ".globl coracle_clone_call",
+    "coracle_clone_call:",
+    "mov r8, rdx",
+    "mov r9, rcx",
+    "mov eax, 435",
+    "syscall",
+    "test rax, rax",
+    "jnz 2f",
+    "xor ebp, ebp",
+    "mov rdi, r8",
+    "call r9",
+    "ud2",
+    "2:",
+    "ret",
+);
+
+unsafe extern "C" {
+    fn coracle_clone_call(
+        args: *const CloneArgs,
+        size: usize,
+        shared: *mut c_void,
+        entry: unsafe extern "C" fn(*mut c_void) -> !,
+    ) -> isize;
+}
+
+/// clone3 with shared memory, running `entry` in the child.
+///
+/// # Safety
+/// `args` must have CLONE_VM and CLONE_VFORK set and a stack that nothing else uses; `entry` must only make system
+/// calls and work on `shared`, and must never return or unwind.
+unsafe fn clone_call(
+    args: &CloneArgs,
+    shared: *mut Shared<'_>,
+    entry: unsafe extern "C" fn(*mut c_void) -> !,
+) -> Result<i32> {
+    // SAFETY: the caller's promise; the assembly keeps to the C calling convention.
+    let result = unsafe { coracle_clone_call(args, size_of::<CloneArgs>(), shared.cast(), entry) };
+    if result < 0 { Err(Errno(-result as i32)) } else { Ok(result as i32) }
+}
+
+impl Spawn<'_> {
+    fn makes_or_joins_user_namespace(&self) -> bool {
+        self.namespaces & NEWUSER != 0 || self.join.iter().any(|(_, flag)| *flag == NEWUSER)
+    }
+}
+
+/// Start init. The calling thread is suspended until init runs, or failed to.
+pub fn spawn(spawn: &Spawn<'_>) -> core::result::Result<Child, (Stage, Errno)> {
+    let mut args = [core::ptr::null(); MAX_ARGS + 1];
+    if spawn.args.len() > MAX_ARGS {
+        return Err((Stage::Clone, Errno::INVAL));
+    }
+    for (slot, arg) in args.iter_mut().zip(spawn.args) {
+        *slot = arg.as_ptr();
+    }
+    // Two stacks: the child's, and the one of the process between. Fresh pages, unmapped below.
+    // SAFETY: a new anonymous mapping disturbs no other memory.
+    let stacks = unsafe {
+        syscall6(
+            libc::SYS_mmap,
+            0,
+            2 * STACK,
+            (libc::PROT_READ | libc::PROT_WRITE) as usize,
+            (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK) as usize,
+            usize::MAX,
+            0,
+        )
+    }
+    .map_err(|errno| (Stage::Clone, errno))?;
+    let mut shared = Shared { spawn, args, failure: None, pid: -1, pidfd: -1, stack: stacks };
+
+    // No signal handler of the caller may run in the child, which shares the caller's memory.
+    let mask = process::set_signal_mask(u64::MAX).map_err(|errno| (Stage::Clone, errno))?;
+    let result = if spawn.join.is_empty() {
+        // SAFETY: `child` keeps to the rules of clone_call, on the first stack.
+        unsafe { clone_init(&raw mut shared, 0) }
+    } else {
+        spawn_between(&mut shared, stacks)
+    };
+    if process::set_signal_mask(mask).is_err() {}
+    // SAFETY: both processes that used the mapping have ended or left this memory by execve.
+    if unsafe { syscall2(libc::SYS_munmap, stacks, 2 * STACK) }.is_err() {}
+
+    let pidfd = (shared.pidfd >= 0).then(|| Fd::own(shared.pidfd));
+    let failure = shared.failure.or(result.err().map(|errno| (Stage::Clone, errno)));
+    match (failure, pidfd) {
+        (None, Some(pidfd)) => Ok(Child { pid: shared.pid, pidfd }),
+        (failure, pidfd) => {
+            if let Some(pidfd) = pidfd {
+                // It exits by itself after recording the failure; an error of reaping it changes nothing here.
+                if process::wait(pidfd.number()).is_err() {}
+            }
+            Err(failure.unwrap_or((Stage::Clone, Errno::INVAL)))
+        }
+    }
+}
+
+/// The clone of init itself.
+///
+/// # Safety
+/// `shared` must be valid and used by nobody else until this returns, its stack mapping unused in the first half.
+unsafe fn clone_init(shared: *mut Shared<'_>, extra: u64) -> Result<()> {
+    // SAFETY: valid by the caller's promise.
+    let state = unsafe { &mut *shared };
+    let mut args = CloneArgs {
+        flags: CLONE_VM | CLONE_VFORK | CLONE_PIDFD | extra | (state.spawn.namespaces & !NEWTIME),
+        pidfd: &raw mut state.pidfd as u64,
+        exit_signal: if extra & CLONE_PARENT == 0 { libc::SIGCHLD as u64 } else { 0 },
+        stack: state.stack as u64,
+        stack_size: STACK as u64,
+        ..Default::default()
+    };
+    if let Some(cgroup) = state.spawn.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup as u64;
+    }
+    // SAFETY: `child` keeps to the rules, the stack is the first half of a mapping made for it.
+    let pid = unsafe { clone_call(&args, shared, child) }?;
+    // SAFETY: the child has left this memory.
+    unsafe { (*shared).pid = pid };
+    Ok(())
+}
+
+/// Put a process between, which joins the namespaces. It shares the caller's descriptors, so that init's pidfd
+/// arrives there.
+fn spawn_between(shared: &mut Shared<'_>, stacks: usize) -> Result<()> {
+    let mut pidfd = -1i32;
+    let args = CloneArgs {
+        flags: CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_PIDFD,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: (stacks + STACK) as u64,
+        stack_size: STACK as u64,
+        ..Default::default()
+    };
+    // SAFETY: `between` keeps to the rules, the stack is the second half of a mapping made for it.
+    unsafe { clone_call(&args, shared, between) }?;
+    let pidfd = Fd::own(pidfd);
+    process::wait(pidfd.number()).map(drop)
+}
+
+unsafe extern "C" fn between(shared: *mut c_void) -> ! {
+    let shared = shared.cast::<Shared<'_>>();
+    // SAFETY: the caller of clone_call is suspended, so this process alone uses it.
+    let state = unsafe { &mut *shared };
+    // A namespace may be owned by the caller's user namespace, or by the one that is joined: try the first while
+    // the caller's capabilities are there, what was not permitted again after.
+    let mut refused = 0u64;
+    let mut failure = None;
+    for pass in 0..2 {
+        for (index, (namespace, flag)) in state.spawn.join.iter().enumerate() {
+            if *flag == NEWTIME || (pass == 1 && refused & flag == 0) {
+                continue;
+            }
+            match process::setns(*namespace, *flag) {
+                Ok(()) => {}
+                Err(Errno::PERM) if pass == 0 && *flag != NEWUSER => refused |= flag,
+                Err(errno) => {
+                    failure = failure.or(Some((Stage::Join(index), errno)));
+                }
+            }
+        }
+    }
+    state.failure = failure;
+    if failure.is_none() {
+        // SAFETY: this process alone uses `shared`, and runs on the second stack.
+        let result = unsafe { clone_init(shared, CLONE_PARENT) };
+        if let Err(errno) = result {
+            // SAFETY: as above; init was not made.
+            unsafe { (*shared).failure = Some((Stage::Clone, errno)) };
+        }
+    }
+    process::exit(0)
+}
+
+unsafe extern "C" fn child(shared: *mut c_void) -> ! {
+    let shared = shared.cast::<Shared<'_>>();
+    // SAFETY: whoever cloned this process is suspended, so this process alone uses it.
+    let state = unsafe { &mut *shared };
+    let failure = become_init(state.spawn, &state.args);
+    state.failure = Some(failure);
+    process::exit(127)
+}
+
+/// The last of what needs the caller's memory: then execveat(2). Returns what failed.
+fn become_init(spawn: &Spawn<'_>, args: &[*const c_char; MAX_ARGS + 1]) -> (Stage, Errno) {
+    if spawn.makes_or_joins_user_namespace() {
+        if let Err(errno) = keep_capabilities_across_exec() {
+            return (Stage::Ambient, errno);
+        }
+    }
+    if spawn.namespaces & NEWTIME != 0 {
+        if let Err(errno) = enter_time_namespace(spawn.time_offsets) {
+            return (Stage::TimeNamespace, errno);
+        }
+    }
+    for descriptor in spawn.inherit {
+        if let Err(errno) = fd::set_cloexec(*descriptor, false) {
+            return (Stage::Inherit, errno);
+        }
+    }
+    let environment: [*const c_char; 1] = [core::ptr::null()];
+    // SAFETY: null-terminated arrays of strings that live in the suspended caller.
+    let result = unsafe {
+        syscall5(
+            libc::SYS_execveat,
+            spawn.program as usize,
+            c"".as_ptr() as usize,
+            args.as_ptr() as usize,
+            environment.as_ptr() as usize,
+            libc::AT_EMPTY_PATH as usize,
+        )
+    };
+    (Stage::Execute, result.err().unwrap_or(Errno::INVAL))
+}
+
+/// In a user namespace without maps the process is not root, and execve would take its capabilities: inheritable
+/// and ambient ones stay (capabilities(7)).
+fn keep_capabilities_across_exec() -> Result<()> {
+    let mut sets = process::capget()?;
+    sets.inheritable = sets.permitted;
+    process::capset(&sets)?;
+    for capability in 0..64 {
+        match process::raise_ambient(capability) {
+            Ok(()) => {}
+            Err(Errno::INVAL) => break,
+            // Not permitted here: it was not in the permitted set.
+            Err(Errno::PERM) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// The offsets can be set until a process is in the namespace; this one enters at its execve (Linux 6.1).
+fn enter_time_namespace(offsets: &[u8]) -> Result<()> {
+    process::unshare(NEWTIME)?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let file = fd::openat(libc::AT_FDCWD, c"/proc/self/timens_offsets", libc::O_WRONLY, 0)?;
+    fd::write_all(file.number(), offsets)
+}
+
+/// A process that only keeps a new user namespace alive, so that its maps can be written and it can be opened.
+/// Dropping the returned descriptor ends it; reap it then.
+pub fn hold_user_namespace() -> Result<(Child, Fd)> {
+    let (read, write) = fd::pipe()?;
+    let mut pidfd = -1i32;
+    let args = CloneArgs {
+        flags: CLONE_PIDFD | NEWUSER,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..Default::default()
+    };
+    // SAFETY: the copy has its own memory, and below makes system calls only until it exits.
+    let pid = unsafe { syscall2(libc::SYS_clone3, &raw const args as usize, size_of::<CloneArgs>()) }?;
+    if pid == 0 {
+        // This copy of the write end must go, or the end of file would never come.
+        if fd::close(write.number()).is_ok() {
+            // Whatever it reads, the caller is done or dead.
+            if fd::read(read.number(), &mut [0]).is_err() {}
+        }
+        process::exit(0)
+    }
+    Ok((Child { pid: pid as i32, pidfd: Fd::own(pidfd) }, write))
+}
+
+/// Which kind of namespace is this (NS_GET_NSTYPE, ioctl_ns(2))? ENOTTY when it is none.
+pub fn namespace_type(namespace: i32) -> Result<u64> {
+    const NS_GET_NSTYPE: usize = 0xb703;
+    // SAFETY: the request takes no argument.
+    unsafe { syscall2(libc::SYS_ioctl, namespace as usize, NS_GET_NSTYPE) }.map(|kind| kind as u64)
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages and descriptors over Unix sockets; and the loopback interface, which takes a socket too.
+
+use core::mem::MaybeUninit;
+
+use crate::raw::*;
+use crate::{Errno, Fd, Result};
+
+/// A connected pair of SOCK_SEQPACKET sockets, close-on-exec.
+pub fn pair() -> Result<(Fd, Fd)> {
+    let mut ends = [0i32; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: the array is writable for two numbers.
+    unsafe {
+        syscall4(libc::SYS_socketpair, libc::AF_UNIX as usize, kind as usize, 0, ends.as_mut_ptr() as usize)
+    }?;
+    Ok((Fd::own(ends[0]), Fd::own(ends[1])))
+}
+
+/// cmsghdr with room for one descriptor.
+#[repr(C)]
+#[derive(Default)]
+struct OneFd {
+    length: usize,
+    level: i32,
+    kind: i32,
+    fd: i32,
+    padding: i32,
+}
+
+const ONE_FD_LENGTH: usize = 16 + size_of::<i32>();
+
+/// Send one message, with a descriptor if given. EPIPE instead of a signal when nobody reads.
+pub fn send(socket: i32, data: &[u8], fd: Option<i32>) -> Result<()> {
+    let mut control = OneFd {
+        length: ONE_FD_LENGTH,
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_RIGHTS,
+        fd: fd.unwrap_or(-1),
+        padding: 0,
+    };
+    let mut part = libc::iovec { iov_base: data.as_ptr() as *mut _, iov_len: data.len() };
+    // SAFETY: zeroed is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if fd.is_some() {
+        message.msg_control = (&raw mut control).cast();
+        message.msg_controllen = size_of::<OneFd>();
+    }
+    loop {
+        // SAFETY: every pointer in the message is to something that lives here.
+        let result = unsafe {
+            syscall3(libc::SYS_sendmsg, socket as usize, &raw const message as usize, libc::MSG_NOSIGNAL as usize)
+        };
+        match result {
+            Err(Errno::INTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Receive one message: its length (0: the other side is gone), and the descriptor that came with it.
+pub fn receive(socket: i32, buffer: &mut [u8]) -> Result<(usize, Option<Fd>)> {
+    let mut control = OneFd::default();
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: zeroed is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<OneFd>();
+    let length = loop {
+        // SAFETY: every pointer in the message is to something that lives here and is writable.
+        let result = unsafe {
+            syscall3(
+                libc::SYS_recvmsg,
+                socket as usize,
+                &raw mut message as usize,
+                libc::MSG_CMSG_CLOEXEC as usize,
+            )
+        };
+        match result {
+            Err(Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let has_fd = control.length >= ONE_FD_LENGTH
+        && control.level == libc::SOL_SOCKET
+        && control.kind == libc::SCM_RIGHTS;
+    Ok((length, has_fd.then(|| Fd::own(control.fd))))
+}
+
+/// Is the other side of a stream or seqpacket socket gone? Takes nothing from the queue.
+pub fn is_hung_up(socket: i32) -> bool {
+    let mut byte = 0u8;
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: one writable byte.
+    let result = unsafe {
+        syscall6(libc::SYS_recvfrom, socket as usize, &raw mut byte as usize, 1, flags as usize, 0, 0)
+    };
+    result == Ok(0)
+}
+
+pub fn accept(listener: i32) -> Result<Fd> {
+    loop {
+        // SAFETY: no address is asked for.
+        let result =
+            unsafe { syscall4(libc::SYS_accept4, listener as usize, 0, 0, libc::SOCK_CLOEXEC as usize) };
+        match result {
+            Err(Errno::INTR) => {}
+            other => return other.map(|fd| Fd::own(fd as i32)),
+        }
+    }
+}
+
+/// Bring the interface `lo` of the current network namespace up (netdevice(7), SIOCSIFFLAGS).
+pub fn loopback_up() -> Result<()> {
+    // SAFETY: no pointers.
+    let socket = unsafe {
+        syscall3(libc::SYS_socket, libc::AF_INET as usize, (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as usize, 0)
+    };
+    let socket = match socket {
+        // A kernel without IPv4 still has the interface.
+        Err(Errno(libc::EAFNOSUPPORT)) => {
+            // SAFETY: no pointers.
+            unsafe {
+                syscall3(
+                    libc::SYS_socket,
+                    libc::AF_UNIX as usize,
+                    (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as usize,
+                    0,
+                )
+            }
+        }
+        other => other,
+    };
+    let socket = Fd::own(socket? as i32);
+    // struct ifreq: the name in 16 bytes, then a union whose first member here is the flags.
+    let mut request = [0u8; 40];
+    request[..2].copy_from_slice(b"lo");
+    let flags = (libc::IFF_UP | libc::IFF_RUNNING) as u16;
+    request[16..18].copy_from_slice(&flags.to_ne_bytes());
+    // SAFETY: ifreq is 40 bytes, writable.
+    unsafe {
+        syscall3(
+            libc::SYS_ioctl,
+            socket.number() as usize,
+            libc::SIOCSIFFLAGS as usize,
+            request.as_mut_ptr() as usize,
+        )
+    }
+    .map(drop)
+}

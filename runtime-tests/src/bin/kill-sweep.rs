@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Owns the kill sweep (security.md F-1, F-2, F-3, F-6): SIGKILL of the runtime at each of its syscalls.
+//! Never traces, and thus never kills, the container's init: strace follows the runtime's own process only.
+//! The list of syscalls comes from one run that is not killed; after each kill one `delete --force` has to clean up.
+
+use runtime_tests::{Bundle, Host, Out, Test, any, within_case};
+use std::collections::HashMap;
+use std::fs;
+use std::process::ExitCode;
+
+const VERBS: [&str; 4] = ["create", "start", "run", "delete"];
+
+fn main() -> ExitCode {
+    let mut step = 1;
+    let mut verbs: Vec<String> = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--step" => step = args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or(1),
+            verb if VERBS.contains(&verb) => verbs.push(verb.to_owned()),
+            other => {
+                eprintln!("kill-sweep: {other}: usage: kill-sweep [--step K] [create|start|run|delete]…");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    if verbs.is_empty() {
+        verbs = VERBS.map(str::to_owned).to_vec();
+    }
+    let mut leaks = 0;
+    let mut points = 0;
+    for verb in &verbs {
+        let (p, l) = sweep(verb, step);
+        points += p;
+        leaks += l;
+    }
+    println!("kill-sweep: {points} kills (every {step}. syscall), {leaks} leaks");
+    if leaks == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Kills `verb` at every `step`-th of its syscalls; returns the number of kills and of leaks.
+fn sweep(verb: &str, step: usize) -> (usize, usize) {
+    let mut result = (0, 0);
+    let left = within_case(any(), verb, |t| {
+        let mut bundle = t.bundle();
+        bundle.sh("while :; do sleep 1000; done");
+        let resources = runtime_tests::json!({
+            "memory": {"limit": 64 << 20},
+            "cpu": {"quota": 50_000, "period": 100_000},
+            "pids": {"limit": 50}
+        });
+        bundle.set("/linux/resources", resources);
+        let pids = t.scratch("pid-files");
+        // The first run makes the mount points in the root and is not looked at.
+        attempt(t, &bundle, verb, &[]);
+        let trace = t.dir.join("trace");
+        attempt(t, &bundle, verb, &["-o", trace.to_str().unwrap()]);
+        let calls = syscalls(&fs::read_to_string(&trace).unwrap());
+        let mut before = Host::look(t);
+        let (mut not_reached, mut slowest) = (0, std::time::Duration::ZERO);
+        for (name, nth) in calls.iter().skip(1).step_by(step) {
+            let inject = format!("inject={name}:signal=KILL:when={nth}");
+            let (killed, deleted, took) = attempt(t, &bundle, verb, &["-o", "/dev/null", "-e", &inject]);
+            if killed.code != 137 {
+                not_reached += 1; // Another run may take another path; this point was not hit.
+            } else {
+                result.0 += 1;
+            }
+            slowest = slowest.max(took);
+            let mut faults = before.violations(t);
+            if deleted.code != 0 {
+                faults.push(format!("{deleted}"));
+            }
+            for entry in fs::read_dir(&pids).unwrap().flatten() {
+                if entry.file_name() != "pid" {
+                    faults.push(format!("file is left: {:?}", entry.file_name()));
+                }
+                fs::remove_file(entry.path()).unwrap();
+            }
+            if !faults.is_empty() {
+                result.1 += 1;
+                println!("LEAK {verb} killed at {name} #{nth}: {faults:#?}");
+                Host::clean(t);
+                for entry in fs::read_dir(t.state_root()).unwrap().flatten() {
+                    fs::remove_dir_all(entry.path()).ok();
+                }
+                before = Host::look(t); // A leaked mount counts once.
+            }
+        }
+        println!(
+            "kill-sweep: {verb}: {} syscalls, {} kills, {not_reached} not reached, {} leaks, slowest delete {} ms",
+            calls.len(),
+            result.0,
+            result.1,
+            slowest.as_millis()
+        );
+    });
+    if !left.is_empty() && result.1 == 0 {
+        println!("LEAK {verb} as a whole: {left:#?}");
+        result.1 += 1;
+    }
+    result
+}
+
+/// One life of a container, with strace and its flags in front of `verb`; returns that run and the final delete.
+fn attempt(t: &Test, bundle: &Bundle, verb: &str, strace: &[&str]) -> (Out, Out, std::time::Duration) {
+    let id = t.id();
+    t.write(bundle, &id);
+    let dir = bundle.dir.to_str().unwrap();
+    let pid_file = t.scratch("pid-files").join("pid");
+    let pid_file = pid_file.to_str().unwrap();
+    let prepare: &[&[&str]] = match verb {
+        "start" => &[&["create", "--bundle", dir, &id]],
+        "delete" => &[&["run", "--detach", "--bundle", dir, &id]],
+        _ => &[],
+    };
+    for args in prepare {
+        t.rt(args).run().ok();
+    }
+    let run = match verb {
+        "create" => t.rt(&["create", "--pid-file", pid_file, "--bundle", dir, &id]),
+        "run" => t.rt(&["run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
+        "start" => t.rt(&["start", &id]),
+        _ => t.rt(&["delete", "--force", &id]),
+    };
+    let run = if strace.is_empty() { run } else { run.wrap(&[&["strace"], strace].concat()) };
+    let killed = run.run();
+    let before = std::time::Instant::now();
+    let deleted = t.rt(&["delete", "--force", &id]).run();
+    let took = before.elapsed();
+    // What has ended is a child of this process by adoption; it is nobody else's to reap.
+    while let Ok(status) = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
+        if status == nix::sys::wait::WaitStatus::StillAlive {
+            break;
+        }
+    }
+    (killed, deleted, took)
+}
+
+/// Each call of a trace with its count among the calls of the same name, because strace counts by name.
+fn syscalls(trace: &str) -> Vec<(String, usize)> {
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    let mut list = Vec::new();
+    for line in trace.lines() {
+        let Some((name, _)) = line.split_once('(') else { continue };
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            continue;
+        }
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        list.push((name.to_owned(), *count));
+    }
+    list
+}

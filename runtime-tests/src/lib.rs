@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Owns the harness of the black-box suite: bundles, runs of the runtime binary, the host check after each case.
+//! Never links the runtime's own code and never mocks the kernel: what is tested is a file named by `RUNTIME`.
+//! Cases come from `tests/*.rs`; what they leave out (skips) goes to the file named by `RUNTIME_TESTS_SKIPS`.
+
+mod bundle;
+mod case;
+mod container;
+mod host;
+mod receive;
+mod runtime;
+
+pub use bundle::{Bundle, busybox, hand_made_elf};
+pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
+pub use container::Container;
+pub use host::Host;
+pub use receive::{Console, Received};
+pub use runtime::{Invocation, Out};
+pub use serde_json::{Value, json};
