@@ -24,7 +24,11 @@ impl Bundle {
         for name in ["bin", "etc", "tmp", "root", "proc", "sys", "dev"] {
             fs::create_dir_all(rootfs.join(name)).unwrap();
         }
-        fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n").unwrap();
+        fs::write(
+            rootfs.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+        )
+        .unwrap();
         fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
         fs::copy(busybox(), rootfs.join("bin/busybox")).unwrap();
         fs::set_permissions(rootfs.join("bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -66,7 +70,10 @@ impl Bundle {
 
     /// Appends a mount.
     pub fn mount(&mut self, destination: &str, kind: &str, source: &str, options: &[&str]) -> &mut Self {
-        self.set("/mounts/-", json!({"destination": destination, "type": kind, "source": source, "options": options}))
+        self.set(
+            "/mounts/-",
+            json!({"destination": destination, "type": kind, "source": source, "options": options}),
+        )
     }
 
     /// Removes the mount of `destination` from the base config.
@@ -142,14 +149,23 @@ fn set_at(root: &mut Value, pointer: &str, value: Value) {
 /// Debian's static busybox.
 pub fn busybox() -> PathBuf {
     let candidates = ["/bin/busybox", "/usr/bin/busybox"];
-    candidates.iter().map(PathBuf::from).find(|p| p.exists()).expect("busybox-static is installed (scripts/need)")
+    candidates
+        .iter()
+        .map(PathBuf::from)
+        .find(|p| p.exists())
+        .expect("busybox-static is installed (scripts/need)")
 }
 
 fn applets() -> &'static [String] {
     static APPLETS: OnceLock<Vec<String>> = OnceLock::new();
     APPLETS.get_or_init(|| {
         let out = Command::new(busybox()).arg("--list").output().unwrap();
-        String::from_utf8(out.stdout).unwrap().lines().filter(|l| *l != "busybox").map(str::to_owned).collect()
+        String::from_utf8(out.stdout)
+            .unwrap()
+            .lines()
+            .filter(|l| *l != "busybox")
+            .map(str::to_owned)
+            .collect()
     })
 }
 
@@ -191,8 +207,20 @@ pub fn hand_made_elf(machine: u16, interpreter: Option<&str>) -> Vec<u8> {
 
 fn base_config(tag: &str) -> Value {
     let capabilities = json!([
-        "CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-        "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT"
+        "CAP_AUDIT_WRITE",
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_FSETID",
+        "CAP_KILL",
+        "CAP_MKNOD",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_NET_RAW",
+        "CAP_SETFCAP",
+        "CAP_SETGID",
+        "CAP_SETPCAP",
+        "CAP_SETUID",
+        "CAP_SYS_CHROOT"
     ]);
     json!({
         "ociVersion": "1.0.2",

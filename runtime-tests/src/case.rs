@@ -113,7 +113,7 @@ pub fn within_case(case: Case, name: &str, body: impl FnOnce(&Test)) -> Vec<Stri
         record_skip(name, &reason);
         return Vec::new();
     }
-    let tag = format!("rt{}x{}", std::process::id(), CASES.fetch_add(1, Ordering::Relaxed));
+    let tag = format!("rt{}x{}t", std::process::id(), CASES.fetch_add(1, Ordering::Relaxed));
     let place = tempfile::Builder::new().prefix(&format!("{tag}-")).tempdir().unwrap();
     enter_private_mounts();
     nix::sys::prctl::set_child_subreaper(true).unwrap();
@@ -239,7 +239,8 @@ impl Test {
 
     /// The runtime with `--root` and these arguments.
     pub fn rt(&self, args: &[&str]) -> Invocation {
-        let mut argv: Vec<OsString> = vec![self.runtime.clone().into(), "--root".into(), self.state_root().into()];
+        let mut argv: Vec<OsString> =
+            vec![self.runtime.clone().into(), "--root".into(), self.state_root().into()];
         argv.extend(args.iter().map(OsString::from));
         self.program(argv)
     }

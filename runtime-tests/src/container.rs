@@ -71,7 +71,8 @@ impl<'t> Container<'t> {
 
     /// Runs a command of the host in the container's namespaces (not an exec of the runtime).
     pub fn nsenter(&self, args: &[&str]) -> String {
-        let out = Command::new("nsenter").args(["-a", "-t", &self.pid.to_string()]).args(args).output().unwrap();
+        let out =
+            Command::new("nsenter").args(["-a", "-t", &self.pid.to_string()]).args(args).output().unwrap();
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 

@@ -112,7 +112,8 @@ fn names(dir: impl AsRef<Path>) -> BTreeSet<String> {
 fn describe(path: &Path) -> String {
     match path.symlink_metadata() {
         Ok(m) => {
-            let content = if m.is_file() && m.len() < 4096 { fs::read(path).unwrap_or_default() } else { Vec::new() };
+            let content =
+                if m.is_file() && m.len() < 4096 { fs::read(path).unwrap_or_default() } else { Vec::new() };
             let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
             format!(
                 "{} ino {} mode {:o} owner {}:{} links {} size {} times {times:?} content {:?}",
@@ -149,7 +150,8 @@ fn mounts() -> BTreeSet<String> {
 }
 
 fn devices() -> BTreeSet<String> {
-    let special = ["null", "console", "ptmx", "zero", "full", "tty", "random", "urandom"].map(|d| format!("/dev/{d}"));
+    let special =
+        ["null", "console", "ptmx", "zero", "full", "tty", "random", "urandom"].map(|d| format!("/dev/{d}"));
     let describe = |path: &String| {
         let m = Path::new(path).symlink_metadata().ok()?;
         Some(format!("{path} rdev {:x} mode {:o} owner {}:{}", m.rdev(), m.mode(), m.uid(), m.gid()))
@@ -161,7 +163,8 @@ fn tagged_processes(tag: &str) -> Vec<(i32, String)> {
     let has = |path: PathBuf| fs::read(path).is_ok_and(|b| String::from_utf8_lossy(&b).contains(tag));
     let own = std::process::id() as i32;
     let pids = names("/proc").into_iter().filter_map(|n| n.parse::<i32>().ok()).filter(|p| *p != own);
-    let tagged = pids.filter(|p| ["environ", "cmdline", "cgroup"].iter().any(|f| has(format!("/proc/{p}/{f}").into())));
+    let tagged = pids
+        .filter(|p| ["environ", "cmdline", "cgroup"].iter().any(|f| has(format!("/proc/{p}/{f}").into())));
     // A zombie holds nothing; it is its parent's to reap.
     let alive = tagged.filter(|p| {
         let stat = fs::read_to_string(format!("/proc/{p}/stat")).unwrap_or_default();

@@ -39,7 +39,10 @@ impl Out {
     /// Fails the case unless the command failed by an ordinary error: not success, a panic (101) or a signal.
     #[track_caller]
     pub fn failed(&self) -> &Self {
-        assert!(self.code != 0 && self.code != 101 && !(128..200).contains(&self.code), "{self}\nexpected: an ordinary failure");
+        assert!(
+            self.code != 0 && self.code != 101 && !(128..200).contains(&self.code),
+            "{self}\nexpected: an ordinary failure"
+        );
         self
     }
 
@@ -57,16 +60,27 @@ impl Out {
         self
     }
 
-    /// A clean error of oar: one line that begins with its name, no trace of a panic or of `Debug` output.
+    /// A clean error of oar: one line that begins with its name, perhaps a line with a hint, no trace of a panic.
     #[track_caller]
     pub fn clean_error(&self) -> &Self {
         self.failed();
-        assert!(self.stderr.starts_with("oar: "), "{self}\nexpected: stderr begins with `oar: `");
-        assert!(self.stderr.ends_with('\n') && self.stderr.trim_end().lines().count() == 1, "{self}\nexpected: one line");
+        assert!(
+            self.is_one_line(),
+            "{self}\nexpected: one line that begins with `oar: `, and at most a `hint: `"
+        );
         for word in ["panicked", "RUST_BACKTRACE", "(os error", "Some(", "Err(", "\u{1b}"] {
             assert!(!self.stderr.contains(word), "{self}\nexpected: no `{word}`");
         }
         self
+    }
+}
+
+impl Out {
+    /// `oar: …`, then nothing or `hint: …` (DESIGN §7).
+    pub fn is_one_line(&self) -> bool {
+        let lines: Vec<_> = self.stderr.trim_end().lines().collect();
+        let hint = lines.get(1).is_none_or(|l| l.starts_with("hint: "));
+        lines.first().is_some_and(|l| l.starts_with("oar: ")) && hint && lines.len() <= 2
     }
 }
 

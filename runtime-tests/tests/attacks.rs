@@ -108,7 +108,8 @@ fn t10_args0_through_descriptors() {
             b.args(&[&format!("/proc/self/fd/{n}/../../../../../..{}", marker.display())]);
             let out = t.create_start(&b);
             assert_ne!(out.code, 0, "{out}");
-            fs::write(b.rootfs().join("s"), format!("#!/proc/self/fd/{n}/../../../bin/sh\nexit 0\n")).unwrap();
+            fs::write(b.rootfs().join("s"), format!("#!/proc/self/fd/{n}/../../../bin/sh\nexit 0\n"))
+                .unwrap();
         }
     });
 }
@@ -129,7 +130,8 @@ fn t15_environment_of_the_caller_stays_outside() {
         t.rt(&["start", &id]).env("SECRET", "xyzzy").run().ok();
         t.wait_for(&t.dir, || fs::read_to_string(&created.stdout_path).unwrap().contains("RT_TAG"));
         let seen = fs::read_to_string(&created.stdout_path).unwrap();
-        for entry in fs::read_dir(t.state_root().join(&id)).unwrap().flatten().filter(|e| e.path().is_file()) {
+        for entry in fs::read_dir(t.state_root().join(&id)).unwrap().flatten().filter(|e| e.path().is_file())
+        {
             if entry.file_type().unwrap().is_file() {
                 assert!(!fs::read_to_string(entry.path()).unwrap_or_default().contains("xyzzy"), "{entry:?}");
             }
@@ -144,7 +146,9 @@ fn t17_proc_or_sys_is_a_link() {
     run_case(any(), |t| {
         let sentinel = t.sentinel();
         for name in ["proc", "sys"] {
-            for target in [sentinel.join("p").as_path(), Path::new("."), Path::new("etc"), Path::new("/no/where")] {
+            for target in
+                [sentinel.join("p").as_path(), Path::new("."), Path::new("etc"), Path::new("/no/where")]
+            {
                 let b = t.bundle();
                 relink(&b, name, target);
                 attempt(t, &b);
@@ -175,9 +179,13 @@ fn t19_bind_below_proc() {
         let source = t.scratch("source");
         fs::write(source.join("f"), "fake\n").unwrap();
         let file = source.join("f");
-        for place in
-            ["/proc/self/attr/exec", "/proc/sys/kernel/x", "/proc/./sys", "//proc//sys", "/proc/uptime/../sysrq-trigger"]
-        {
+        for place in [
+            "/proc/self/attr/exec",
+            "/proc/sys/kernel/x",
+            "/proc/./sys",
+            "//proc//sys",
+            "/proc/uptime/../sysrq-trigger",
+        ] {
             let mut b = t.bundle();
             let from = if place.ends_with("sys") { &source } else { &file };
             b.mount(place, "bind", from.to_str().unwrap(), &["bind"]);
@@ -231,7 +239,9 @@ fn t26_absolute_link_in_a_destination() {
 fn t27_dot_dot() {
     run_case(any(), |t| {
         let sentinel = t.sentinel();
-        for place in [format!("/../../../../..{}/x", sentinel.display()), "/a/../../../..".to_owned() + "/tmp/y"] {
+        for place in
+            [format!("/../../../../..{}/x", sentinel.display()), "/a/../../../..".to_owned() + "/tmp/y"]
+        {
             let mut b = t.bundle();
             b.mount(&place, "tmpfs", "tmpfs", &[]);
             attempt(t, &b);
@@ -297,25 +307,31 @@ fn t30_file_bind_onto_a_link() {
 
 #[test]
 fn t33_dev_is_a_link() {
-    run_case(any()
-        .differs("runc", "1.1.5 replaces ptmx and makes links outside")
-        .differs("crun", "1.8.1 makes devices and links outside"), |t| {
-        let sentinel = t.sentinel();
-        let relative = format!("../../../../../../../..{}/dev", sentinel.display());
-        for target in [sentinel.join("dev").to_str().unwrap(), &relative, "etc"] {
-            for devices in [false, true] {
-                let mut b = t.bundle();
-                relink(&b, "dev", target);
-                for place in ["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"] {
-                    b.unmount(place);
+    run_case(
+        any()
+            .differs("runc", "1.1.5 replaces ptmx and makes links outside")
+            .differs("crun", "1.8.1 makes devices and links outside"),
+        |t| {
+            let sentinel = t.sentinel();
+            let relative = format!("../../../../../../../..{}/dev", sentinel.display());
+            for target in [sentinel.join("dev").to_str().unwrap(), &relative, "etc"] {
+                for devices in [false, true] {
+                    let mut b = t.bundle();
+                    relink(&b, "dev", target);
+                    for place in ["/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"] {
+                        b.unmount(place);
+                    }
+                    if devices {
+                        b.set(
+                            "/linux/devices",
+                            json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}]),
+                        );
+                    }
+                    attempt(t, &b);
                 }
-                if devices {
-                    b.set("/linux/devices", json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3}]));
-                }
-                attempt(t, &b);
             }
-        }
-    });
+        },
+    );
 }
 
 #[test]
@@ -375,7 +391,7 @@ fn t38_read_only_is_read_only() {
         for n in 0..12 {
             relink(&b, &format!("proc/self/fd/{n}"), "/tmp");
         }
-        b.sh("echo x > /written");
+        b.sh("echo x > /written; exit 0");
         attempt(t, &b);
         assert!(!b.rootfs().join("written").exists(), "the root was writable");
     });
@@ -465,15 +481,18 @@ fn t45_order_and_overlap() {
 
 #[test]
 fn t46_null_is_a_link() {
-    run_case(any().differs("runc", "CVE-2025-31133 is not fixed in 1.1.5").differs("crun", "nor in 1.8.1"), |t| {
-        let mut b = t.bundle();
-        b.unmount("/dev").unmount("/dev/pts").unmount("/dev/shm").unmount("/dev/mqueue");
-        relink(&b, "dev/null", "/proc/sys/kernel/printk_ratelimit_burst");
-        b.set("/linux/maskedPaths", json!(["/proc/version"]));
-        b.sh("stat -c %t:%T /proc/version");
-        let out = attempt(t, &b);
-        assert!(out.code != 0 || out.stdout == "1:3\n", "{out}");
-    });
+    run_case(
+        any().differs("runc", "CVE-2025-31133 is not fixed in 1.1.5").differs("crun", "nor in 1.8.1"),
+        |t| {
+            let mut b = t.bundle();
+            b.unmount("/dev").unmount("/dev/pts").unmount("/dev/shm").unmount("/dev/mqueue");
+            relink(&b, "dev/null", "/proc/sys/kernel/printk_ratelimit_burst");
+            b.set("/linux/maskedPaths", json!(["/proc/version"]));
+            b.sh("stat -c %t:%T /proc/version");
+            let out = attempt(t, &b);
+            assert!(out.code != 0 || out.stdout == "1:3\n", "{out}");
+        },
+    );
 }
 
 #[test]
@@ -502,7 +521,10 @@ fn t49_masked_through_a_link() {
         let mut b = t.bundle();
         relink(&b, "lnk", "/etc");
         relink(&b, "out", t.sentinel());
-        b.set("/linux/maskedPaths", json!(["/lnk", "/out/secret", "/lnk/../proc/version", "/not/there", "/etc/group"]));
+        b.set(
+            "/linux/maskedPaths",
+            json!(["/lnk", "/out/secret", "/lnk/../proc/version", "/not/there", "/etc/group"]),
+        );
         attempt(t, &b);
     });
 }
@@ -630,7 +652,9 @@ fn t69_keyring_and_securebits() {
 fn t72_cgroups_path() {
     run_case(any(), |t| {
         let tag = &t.tag;
-        for path in [format!("../../{tag}"), format!("/../../{tag}-a"), format!("a//{tag}"), format!("/./{tag}-b")] {
+        for path in
+            [format!("../../{tag}"), format!("/../../{tag}-a"), format!("a//{tag}"), format!("/./{tag}-b")]
+        {
             let mut b = t.bundle();
             b.set("/linux/cgroupsPath", json!(path));
             attempt(t, &b);
@@ -699,13 +723,16 @@ fn t82_namespace_paths() {
 
 #[test]
 fn t82_a_fifo_for_a_namespace_does_not_block() {
-    run_case(any().differs("runc", "1.1.5 opens it and waits").differs("crun", "1.8.1 opens it and waits"), |t| {
-        let fifo = t.dir.join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let mut b = t.bundle();
-        b.namespace("network", fifo.to_str().unwrap());
-        t.creation(&b, &[]).1.deadline(10).run().clean_error();
-    });
+    run_case(
+        any().differs("runc", "1.1.5 opens it and waits").differs("crun", "1.8.1 opens it and waits"),
+        |t| {
+            let fifo = t.dir.join("fifo");
+            nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let mut b = t.bundle();
+            b.namespace("network", fifo.to_str().unwrap());
+            t.creation(&b, &[]).1.deadline(10).run().clean_error();
+        },
+    );
 }
 
 #[test]
@@ -771,7 +798,9 @@ fn t85_sysctl_keys() {
             refused(t, &b);
         }
         let mut b = t.bundle();
-        b.without_namespace("network").unmount("/sys").set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+        b.without_namespace("network")
+            .unmount("/sys")
+            .set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
         refused(t, &b);
     });
 }
@@ -802,7 +831,8 @@ fn t87_environment_of_hooks() {
     run_case(any(), |t| {
         let mut b = t.bundle();
         let log = t.dir.join("log");
-        let script = format!("cat >/dev/null; env | sort > {0}; ls /proc/self/fd | wc -l >> {0}", log.display());
+        let script =
+            format!("cat >/dev/null; env | sort > {0}; ls /proc/self/fd | wc -l >> {0}", log.display());
         b.set("/process/env/-", json!("LD_PRELOAD=/evil.so"));
         b.set(
             "/hooks/createRuntime",
@@ -819,38 +849,42 @@ fn t87_environment_of_hooks() {
 
 #[test]
 fn t88_hooks_that_misbehave() {
-    run_case(any()
-        .differs("runc", "1.1.5 kills the hook only, then waits for its child that holds stdout")
-        .differs("crun", "1.8.1 dies of SIGPIPE when a hook does not read"), |t| {
-        let big = "x".repeat(1 << 20);
-        let hooks = [
-            ("exit 0", true),
-            ("head -c 10000000 /dev/zero", true),
-            ("trap '' TERM; sleep 1000", false),
-            ("echo first line >&2; echo second >&2; exit 4", false),
-        ];
-        for (script, succeeds) in hooks {
-            let mut b = t.bundle();
-            b.set("/annotations", json!({"big": big}));
-            b.set(
-                "/hooks/createRuntime",
-                json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1,
+    run_case(
+        any()
+            .differs("runc", "1.1.5 kills the hook only, then waits for its child that holds stdout")
+            .differs("crun", "1.8.1 dies of SIGPIPE when a hook does not read"),
+        |t| {
+            // 1 MiB of state on the hook's stdin; one value may have 64 KiB.
+            let big: Value = (0..20).map(|i| (format!("big{i}"), json!("x".repeat(60 << 10)))).collect();
+            let hooks = [
+                ("exit 0", true),
+                ("head -c 10000000 /dev/zero", true),
+                ("trap '' TERM; sleep 1000", false),
+                ("echo first line >&2; echo second >&2; exit 4", false),
+            ];
+            for (script, succeeds) in hooks {
+                let mut b = t.bundle();
+                b.set("/annotations", big.clone());
+                b.set(
+                    "/hooks/createRuntime",
+                    json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1,
                         "env": ["PATH=/bin:/usr/bin", format!("RT_TAG={}", t.tag)]}]),
-            );
-            let before = Instant::now();
-            let out = t.try_create(&b);
-            assert!(before.elapsed() < Duration::from_secs(6), "{script}: {out}");
-            if t.kind == Kind::Oar {
-                assert_eq!(out.code == 0, succeeds, "{script}: {out}");
-                if !succeeds {
-                    out.clean_error();
-                }
-                if script.starts_with("echo first") {
-                    out.says("first line");
+                );
+                let before = Instant::now();
+                let out = t.try_create(&b);
+                assert!(before.elapsed() < Duration::from_secs(6), "{script}: {out}");
+                if t.kind == Kind::Oar {
+                    assert_eq!(out.code == 0, succeeds, "{script}: {out}");
+                    if !succeeds {
+                        out.clean_error();
+                    }
+                    if script.starts_with("echo first") {
+                        out.says("first line");
+                    }
                 }
             }
-        }
-    });
+        },
+    );
 }
 
 #[test]
@@ -860,7 +894,10 @@ fn t89_poststop_runs_after_a_failed_start() {
         let log = t.dir.join("log");
         let say = format!("cat >/dev/null; echo poststop >> {}", log.display());
         b.set("/hooks/startContainer", json!([{"path": "/bin/false"}]));
-        b.set("/hooks/poststop", json!([{"path": "/bin/sh", "args": ["sh", "-c", say], "env": ["PATH=/bin:/usr/bin"]}]));
+        b.set(
+            "/hooks/poststop",
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", say], "env": ["PATH=/bin:/usr/bin"]}]),
+        );
         let c = t.create(&b);
         c.verb(&["start"]).clean_error();
         c.verb(&["delete", "--force"]).ok();
@@ -963,28 +1000,31 @@ fn t93_start_uses_the_snapshot() {
 
 #[test]
 fn t94_kinds_of_config() {
-    run_case(any().differs("runc", "1.1.5 blocks on a FIFO").differs("crun", "1.8.1 blocks on a FIFO"), |t| {
-        let b = t.bundle();
-        let config = b.dir.join("config.json");
-        let create = || {
-            let out = t.rt(&["create", "--bundle", b.dir.to_str().unwrap(), &t.id()]).deadline(10).run();
-            out.failed();
-            if t.kind == Kind::Oar {
-                out.clean_error().says("config.json");
-            }
-        };
-        nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        create();
-        fs::remove_file(&config).unwrap();
-        fs::create_dir(&config).unwrap();
-        create();
-        fs::remove_dir(&config).unwrap();
-        symlink("/dev/zero", &config).unwrap();
-        create();
-        fs::remove_file(&config).unwrap();
-        fs::File::create(&config).unwrap().set_len(2 << 30).unwrap();
-        create();
-    });
+    run_case(
+        any().differs("runc", "1.1.5 blocks on a FIFO").differs("crun", "1.8.1 blocks on a FIFO"),
+        |t| {
+            let b = t.bundle();
+            let config = b.dir.join("config.json");
+            let create = || {
+                let out = t.rt(&["create", "--bundle", b.dir.to_str().unwrap(), &t.id()]).deadline(10).run();
+                out.failed();
+                if t.kind == Kind::Oar {
+                    out.clean_error().says("config.json");
+                }
+            };
+            nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
+            create();
+            fs::remove_file(&config).unwrap();
+            fs::create_dir(&config).unwrap();
+            create();
+            fs::remove_dir(&config).unwrap();
+            symlink("/dev/zero", &config).unwrap();
+            create();
+            fs::remove_file(&config).unwrap();
+            fs::File::create(&config).unwrap().set_len(2 << 30).unwrap();
+            create();
+        },
+    );
 }
 
 #[test]
@@ -1006,7 +1046,8 @@ fn t96_pid_file_and_console_socket() {
         }
         // A peer that accepts nothing and reads nothing does not stop create.
         let _listener = std::os::unix::net::UnixListener::bind(t.dir.join("silent")).unwrap();
-        let _c: Container<'_> = t.create_with(&b, &["--console-socket", t.dir.join("silent").to_str().unwrap()]);
+        let _c: Container<'_> =
+            t.create_with(&b, &["--console-socket", t.dir.join("silent").to_str().unwrap()]);
     });
 }
 

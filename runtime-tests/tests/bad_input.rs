@@ -20,7 +20,7 @@ fn fault(t: &Test, out: &Out, words: &[&str]) -> Option<String> {
     if out.code == 0 || out.code == 101 || out.code >= 128 {
         faults.push(format!("exit {}", out.code));
     }
-    if !out.stderr.starts_with("oar: ") || out.stderr.trim_end().lines().count() != 1 {
+    if !out.is_one_line() {
         faults.push("not one line beginning `oar: `".to_owned());
     }
     for word in ["panicked", "BACKTRACE", "os error", "Some(", "Err("] {
@@ -40,7 +40,12 @@ fn fault(t: &Test, out: &Out, words: &[&str]) -> Option<String> {
 #[track_caller]
 fn report(t: &Test, faults: Vec<String>) {
     let left = Host::leftovers(t);
-    assert!(faults.is_empty() && left.is_empty(), "{} rows:\n{}\n{left:?}", faults.len(), faults.join("\n---\n"));
+    assert!(
+        faults.is_empty() && left.is_empty(),
+        "{} rows:\n{}\n{left:?}",
+        faults.len(),
+        faults.join("\n---\n")
+    );
 }
 
 /// Applies each value of each row to what `prepare` made and expects a refusal of `create`.
@@ -96,7 +101,11 @@ fn b001_to_b014_the_file() {
         }
         try_text("B-4 garbage", format!("{good} x").as_bytes(), &["config.json"]);
         try_text("B-4 second", format!("{good}{good}").as_bytes(), &["config.json"]);
-        try_text("B-5 UTF-8", &[br#"{"ociVersion":"1.0.2","hostname":""#.as_slice(), b"\xff\"}"].concat(), &["config.json"]);
+        try_text(
+            "B-5 UTF-8",
+            &[br#"{"ociVersion":"1.0.2","hostname":""#.as_slice(), b"\xff\"}"].concat(),
+            &["config.json"],
+        );
         try_text("B-5 surrogate", br#"{"ociVersion":"1.0.2","hostname":"\ud800"}"#, &["config.json"]);
         let double = good.replacen("\"args\":", "\"args\":[\"/bin/false\"],\"args\":", 1);
         try_text("B-6 duplicate", double.as_bytes(), &["args"]);
@@ -109,7 +118,9 @@ fn b001_to_b014_the_file() {
         try_text("B-14 string", b"\"x\"", &[]);
         fs::remove_file(&config).unwrap();
         let out = t.rt(&["create", "--bundle", dir, &t.id()]).run();
-        faults.extend(fault(t, &out, &["config.json", "no such file or directory"]).map(|w| format!("B-1: {w}")));
+        faults.extend(
+            fault(t, &out, &["config.json", "no such file or directory"]).map(|w| format!("B-1: {w}")),
+        );
         for (number, place) in [("B-1 bundle", "/no/such/bundle"), ("B-1 file", "/etc/passwd")] {
             let out = t.rt(&["create", "--bundle", place, &t.id()]).run();
             faults.extend(fault(t, &out, &[place]).map(|w| format!("{number}: {w}")));
@@ -133,7 +144,9 @@ fn serde_json_text(value: &Value) -> String {
 fn b009_unknown_properties_are_ignored() {
     run_case(one_line(), |t| {
         let mut b = t.bundle();
-        b.set("/org.example.unknown", json!({"x": 1})).set("/process/unknown", json!(1)).set("/linux/unknown", json!([]));
+        b.set("/org.example.unknown", json!({"x": 1}))
+            .set("/process/unknown", json!(1))
+            .set("/linux/unknown", json!([]));
         b.sh("exit 3");
         t.run(&b).expect_code(3);
     });
@@ -156,9 +169,24 @@ fn b010_b012_types_and_numbers() {
                 ("B-10", "/root", vec![json!("x"), json!([])], &["root"]),
                 ("B-10", "/root/readonly", vec![json!("yes"), json!(1)], &["root.readonly"]),
                 ("B-12", "/process/user/uid", vec![json!(1.5), json!("0"), json!(-1)], &["process.user.uid"]),
-                ("B-12", "/linux/resources/pids/limit", vec![json!(1.5), json!("5")], &["linux.resources.pids.limit"]),
-                ("B-65", "/process/noNewPrivileges", vec![json!("yes"), json!(1)], &["process.noNewPrivileges"]),
-                ("B-111", "/annotations", vec![json!({"a": 1}), json!([]), json!({"a": {}})], &["annotations"]),
+                (
+                    "B-12",
+                    "/linux/resources/pids/limit",
+                    vec![json!(1.5), json!("5")],
+                    &["linux.resources.pids.limit"],
+                ),
+                (
+                    "B-65",
+                    "/process/noNewPrivileges",
+                    vec![json!("yes"), json!(1)],
+                    &["process.noNewPrivileges"],
+                ),
+                (
+                    "B-111",
+                    "/annotations",
+                    vec![json!({"a": 1}), json!([]), json!({"a": {}})],
+                    &["annotations"],
+                ),
             ],
         );
     });
@@ -195,10 +223,20 @@ fn b015_to_b023_top_level() {
             t,
             |_| {},
             &[
-                ("B-15", "/ociVersion", ["", "latest", "1.0", "v1.0.2"].map(|v| json!(v)).to_vec(), &["ociVersion"]),
+                (
+                    "B-15",
+                    "/ociVersion",
+                    ["", "latest", "1.0", "v1.0.2"].map(|v| json!(v)).to_vec(),
+                    &["ociVersion"],
+                ),
                 ("B-16", "/ociVersion", vec![json!("2.0.0")], &["ociVersion"]),
                 ("B-18", "/root/path", vec![json!("")], &["root.path"]),
-                ("B-18", "/root/path", vec![json!("no-such-dir")], &["root.path", "no such file or directory"]),
+                (
+                    "B-18",
+                    "/root/path",
+                    vec![json!("no-such-dir")],
+                    &["root.path", "no such file or directory"],
+                ),
                 ("B-18", "/root/path", vec![json!("config.json")], &["root.path", "not a directory"]),
                 ("B-19", "/root/path", vec![json!("/")], &["root.path"]),
                 ("B-23", "/mounts/1/destination", vec![json!("/")], &["mounts[1].destination"]),
@@ -237,18 +275,22 @@ fn b017_b021_b039_b040_missing_properties() {
 fn b024_to_b038_mounts() {
     run_case(one_line(), |t| {
         let map = json!([{"containerID": 0, "hostID": 1000, "size": 10}]);
-        let m = |kind: &str, source: &str, options: &[&str]| {
-            json!({"destination": "/mnt", "type": kind, "source": source, "options": options})
-        };
-        let map_one =
-            json!({"destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["bind"], "uidMappings": map});
-        let file_on_dir = json!({"destination": "/etc", "type": "bind", "source": "/etc/passwd", "options": ["bind"]});
-        let dir_on_file = json!({"destination": "/etc/passwd", "type": "bind", "source": "/tmp", "options": ["bind"]});
+        let m = |kind: &str, source: &str, options: &[&str]| json!({"destination": "/mnt", "type": kind, "source": source, "options": options});
+        let map_one = json!({"destination": "/mnt", "type": "bind", "source": "/tmp", "options": ["bind"], "uidMappings": map});
+        let file_on_dir =
+            json!({"destination": "/etc", "type": "bind", "source": "/etc/passwd", "options": ["bind"]});
+        let dir_on_file =
+            json!({"destination": "/etc/passwd", "type": "bind", "source": "/tmp", "options": ["bind"]});
         table(
             t,
             |_| {},
             &[
-                ("B-24", "/mounts/-", vec![m("bind", "/no/such/source", &["bind"])], &["mounts[6]", "/no/such/source"]),
+                (
+                    "B-24",
+                    "/mounts/-",
+                    vec![m("bind", "/no/such/source", &["bind"])],
+                    &["mounts[6]", "/no/such/source"],
+                ),
                 ("B-25", "/mounts/-", vec![json!({"destination": "/mnt", "source": "x"})], &["mounts[6]"]),
                 ("B-26", "/mounts/-", vec![m("ext9", "x", &[])], &["mounts[6]", "ext9"]),
                 ("B-28", "/mounts/-", vec![m("bind", "/tmp", &["bind", "size=1"])], &["mounts[6]", "size=1"]),
@@ -300,7 +342,12 @@ fn b039_to_b065_process() {
             &[
                 ("B-40", "/process/cwd", vec![json!(""), json!("relative")], &["process.cwd"]),
                 ("B-41", "/process/args", vec![json!([]), json!([""])], &["process.args"]),
-                ("B-42", "/process/args", vec![json!(["no-such-program"])], &["executable file not found in"]),
+                (
+                    "B-42",
+                    "/process/args",
+                    vec![json!(["no-such-program"])],
+                    &["executable file not found in"],
+                ),
                 ("B-44", "/process/env/-", vec![json!("NOEQUALS"), json!("=x")], &["process.env[2]"]),
                 (
                     "B-46",
@@ -308,12 +355,32 @@ fn b039_to_b065_process() {
                     vec![json!(4_294_967_295_u64), json!(4_294_967_296_u64), json!(-1), json!("0")],
                     &["process.user.uid"],
                 ),
-                ("B-46", "/process/user/gid", vec![json!(4_294_967_295_u64), json!(-1)], &["process.user.gid"]),
-                ("B-46", "/process/user/additionalGids", vec![json!([4_294_967_295_u64])], &["process.user.additionalGids"]),
-                ("B-48", "/process/user/additionalGids", vec![json!(vec![1; 65_537])], &["process.user.additionalGids"]),
+                (
+                    "B-46",
+                    "/process/user/gid",
+                    vec![json!(4_294_967_295_u64), json!(-1)],
+                    &["process.user.gid"],
+                ),
+                (
+                    "B-46",
+                    "/process/user/additionalGids",
+                    vec![json!([4_294_967_295_u64])],
+                    &["process.user.additionalGids"],
+                ),
+                (
+                    "B-48",
+                    "/process/user/additionalGids",
+                    vec![json!(vec![1; 65_537])],
+                    &["process.user.additionalGids"],
+                ),
                 ("B-49", "/process/user/umask", vec![json!(0o1000), json!(4096)], &["process.user.umask"]),
                 ("B-50", "/process/terminal", vec![json!(true)], &["console-socket"]),
-                ("B-53", "/process/rlimits", vec![limit("RLIMIT_FOO", 1, 1)], &["process.rlimits[0].type", "RLIMIT_FOO"]),
+                (
+                    "B-53",
+                    "/process/rlimits",
+                    vec![limit("RLIMIT_FOO", 1, 1)],
+                    &["process.rlimits[0].type", "RLIMIT_FOO"],
+                ),
                 ("B-54", "/process/rlimits", vec![twice], &["process.rlimits[1]"]),
                 ("B-55", "/process/rlimits", vec![limit("RLIMIT_CORE", 2, 1)], &["process.rlimits[0]"]),
                 ("B-59", "/process/oomScoreAdj", vec![json!(1001), json!(-1001)], &["process.oomScoreAdj"]),
@@ -358,7 +425,12 @@ fn b047_ids_that_the_user_namespace_does_not_map() {
             &[
                 ("B-47", "/process/user/uid", vec![json!(70_000)], &["process.user.uid"]),
                 ("B-47", "/process/user/gid", vec![json!(70_000)], &["process.user.gid"]),
-                ("B-47", "/process/user/additionalGids", vec![json!([70_000])], &["process.user.additionalGids"]),
+                (
+                    "B-47",
+                    "/process/user/additionalGids",
+                    vec![json!([70_000])],
+                    &["process.user.additionalGids"],
+                ),
                 (
                     "B-71",
                     "/linux/uidMappings",
@@ -366,7 +438,9 @@ fn b047_ids_that_the_user_namespace_does_not_map() {
                         json!([{"containerID": 0, "hostID": 1000, "size": 0}]),
                         json!([{"containerID": 0, "hostID": 1000, "size": 10}, {"containerID": 5, "hostID": 2000, "size": 10}]),
                         json!([{"containerID": 4_294_967_290_u64, "hostID": 1000, "size": 10}]),
-                        (0..341).map(|i| json!({"containerID": i, "hostID": 1000 + i, "size": 1})).collect::<Value>(),
+                        (0..341)
+                            .map(|i| json!({"containerID": i, "hostID": 1000 + i, "size": 1}))
+                            .collect::<Value>(),
                     ],
                     &["linux.uidMappings"],
                 ),
@@ -382,7 +456,12 @@ fn b056_rlimit_above_the_callers() {
         b.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 5000, "hard": 1_000_000}]));
         let run = t.creation(&b, &[]).1;
         // Without CAP_SYS_RESOURCE (and with a low hard limit) it cannot be raised.
-        let drop = ["sh", "-c", "ulimit -n 1024; exec setpriv --bounding-set -sys_resource --inh-caps -sys_resource \"$@\"", "sh"];
+        let drop = [
+            "sh",
+            "-c",
+            "ulimit -n 1024; exec setpriv --bounding-set -sys_resource --inh-caps -sys_resource \"$@\"",
+            "sh",
+        ];
         let out = run.wrap(&drop).run();
         if let Some(why) = fault(t, &out, &["RLIMIT_NOFILE", "operation not permitted"]) {
             panic!("{why}");
@@ -402,10 +481,11 @@ fn b057_unknown_capabilities_are_no_error() {
 #[test]
 fn b066_to_b088_linux() {
     run_case(one_line(), |t| {
-        let device = |path: &str, kind: &str, major: i64, minor: i64| {
-            json!([{"path": path, "type": kind, "major": major, "minor": minor}])
-        };
-        let missing = vec![json!({"type": "network", "path": "relative/ns"}), json!({"type": "network", "path": "/no/such/ns"})];
+        let device = |path: &str, kind: &str, major: i64, minor: i64| json!([{"path": path, "type": kind, "major": major, "minor": minor}]);
+        let missing = vec![
+            json!({"type": "network", "path": "relative/ns"}),
+            json!({"type": "network", "path": "/no/such/ns"}),
+        ];
         table(
             t,
             |_| {},
@@ -423,12 +503,27 @@ fn b066_to_b088_linux() {
                     &["linux.namespaces[1]"],
                 ),
                 ("B-69", "/linux/namespaces/-", vec![json!({"type": "user"})], &["user namespace"]),
-                ("B-69", "/linux/uidMappings", vec![json!([{"containerID": 0, "hostID": 1, "size": 1}])], &["linux.uidMappings"]),
-                ("B-72", "/linux/timeOffsets", vec![json!({"boottime": {"secs": 5}})], &["linux.timeOffsets"]),
+                (
+                    "B-69",
+                    "/linux/uidMappings",
+                    vec![json!([{"containerID": 0, "hostID": 1, "size": 1}])],
+                    &["linux.uidMappings"],
+                ),
+                (
+                    "B-72",
+                    "/linux/timeOffsets",
+                    vec![json!({"boottime": {"secs": 5}})],
+                    &["linux.timeOffsets"],
+                ),
                 ("B-73", "/hostname", vec![json!("x".repeat(65))], &["hostname"]),
                 ("B-74", "/domainname", vec![json!("x".repeat(65))], &["domainname"]),
                 ("B-75", "/linux/devices", vec![device("/dev/x", "x", 1, 1)], &["linux.devices[0].type"]),
-                ("B-75", "/linux/devices", vec![json!([{"type": "c", "major": 1, "minor": 1}])], &["linux.devices[0]"]),
+                (
+                    "B-75",
+                    "/linux/devices",
+                    vec![json!([{"type": "c", "major": 1, "minor": 1}])],
+                    &["linux.devices[0]"],
+                ),
                 ("B-75", "/linux/devices", vec![device("relative", "c", 1, 1)], &["linux.devices[0].path"]),
                 (
                     "B-76",
@@ -487,7 +582,11 @@ fn b066_to_b088_linux() {
                 (
                     "B-88",
                     "/linux/intelRdt",
-                    vec![json!({"closID": ".."}), json!({"closID": "a/b"}), json!({"closID": "x", "l3CacheSchema": "L3:0=f"})],
+                    vec![
+                        json!({"closID": ".."}),
+                        json!({"closID": "a/b"}),
+                        json!({"closID": "x", "l3CacheSchema": "L3:0=f"}),
+                    ],
                     &["linux.intelRdt"],
                 ),
             ],
@@ -537,7 +636,9 @@ fn b073_b074_b080_what_needs_a_namespace() {
         b.without_namespace("mount");
         refuse("B-80", &b, &["mount namespace"]);
         let mut b = t.bundle();
-        b.without_namespace("network").unmount("/sys").set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+        b.without_namespace("network")
+            .unmount("/sys")
+            .set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
         refuse("B-82", &b, &["linux.sysctl", "net.ipv4.ip_forward"]);
         b.remove("/linux/sysctl").set("/linux/netDevices", json!({"lo": {}}));
         refuse("B-85", &b, &["linux.netDevices"]);
@@ -570,12 +671,25 @@ fn b089_to_b096_resources() {
             t,
             |_| {},
             &[
-                ("B-89", "/linux/cgroupsPath", vec![json!("../../x"), json!("/../x"), json!("/a\nb")], &["linux.cgroupsPath"]),
-                ("B-92", "/linux/resources/memory/limit", vec![json!(-2), json!("1m")], &["linux.resources.memory.limit"]),
+                (
+                    "B-89",
+                    "/linux/cgroupsPath",
+                    vec![json!("../../x"), json!("/../x"), json!("/a\nb")],
+                    &["linux.cgroupsPath"],
+                ),
+                (
+                    "B-92",
+                    "/linux/resources/memory/limit",
+                    vec![json!(-2), json!("1m")],
+                    &["linux.resources.memory.limit"],
+                ),
                 (
                     "B-92",
                     "/linux/resources/memory",
-                    vec![json!({"limit": 67_108_864, "swap": 33_554_432}), json!({"limit": 33_554_432, "reservation": 67_108_864})],
+                    vec![
+                        json!({"limit": 67_108_864, "swap": 33_554_432}),
+                        json!({"limit": 33_554_432, "reservation": 67_108_864}),
+                    ],
                     &["linux.resources.memory"],
                 ),
                 (
@@ -591,7 +705,12 @@ fn b089_to_b096_resources() {
                     &["linux.resources.cpu"],
                 ),
                 ("B-96", "/linux/resources/pids/limit", vec![json!(-2)], &["linux.resources.pids.limit"]),
-                ("B-102", "/linux/seccomp", vec![json!({"defaultAction": "SCMP_ACT_ALLOW"})], &["linux.seccomp"]),
+                (
+                    "B-102",
+                    "/linux/seccomp",
+                    vec![json!({"defaultAction": "SCMP_ACT_ALLOW"})],
+                    &["linux.seccomp"],
+                ),
             ],
         );
     });
@@ -606,9 +725,14 @@ fn b108_to_b111_hooks_and_annotations() {
             t,
             |_| {},
             &[
-                ("B-108", "/hooks/createRuntime", vec![hook(""), hook("relative")], &["hooks.createRuntime[0].path"]),
-                ("B-108", "/hooks/poststop", vec![hook("/no/such/hook")], &["hooks.poststop[0].path"]),
-                ("B-108", "/hooks/prestart", vec![hook("/etc/passwd")], &["hooks.prestart[0].path"]),
+                (
+                    "B-108",
+                    "/hooks/createRuntime",
+                    vec![hook(""), hook("relative")],
+                    &["hooks.createRuntime[0].path"],
+                ),
+                ("B-108", "/hooks/poststop", vec![hook("/no/such/hook")], &["hooks.poststop[0]"]),
+                ("B-108", "/hooks/prestart", vec![hook("/etc/passwd")], &["hooks.prestart[0]"]),
                 (
                     "B-109",
                     "/hooks/poststart",
@@ -630,7 +754,6 @@ fn b112_to_b120_command_line() {
         let dir = b.dir.to_str().unwrap();
         let mut faults = Vec::new();
         let rows: Vec<(&str, Vec<&str>, &[&str])> = vec![
-            ("B-112", vec![], &[]),
             ("B-112", vec!["no-such-verb"], &["no-such-verb"]),
             ("B-112", vec!["crate"], &["create"]),
             ("B-113", vec!["state", "--no-such-flag", "x"], &["no-such-flag"]),
@@ -648,9 +771,17 @@ fn b112_to_b120_command_line() {
             ("B-117", vec!["delete", "nobody"], &["nobody", "does not exist"]),
             ("B-121", vec!["exec", "nobody", "true"], &[]),
             ("B-124", vec!["create", "--bundle", dir, "--preserve-fds", "-1", "x"], &["preserve-fds"]),
-            ("B-124", vec!["create", "--bundle", dir, "--preserve-fds", "1000000000", "x"], &["preserve-fds"]),
+            (
+                "B-124",
+                vec!["create", "--bundle", dir, "--preserve-fds", "1000000000", "x"],
+                &["preserve-fds"],
+            ),
             ("B-124", vec!["create", "--bundle", dir, "--preserve-fds", "7", "x"], &[]),
-            ("B-125", vec!["create", "--bundle", dir, "--pid-file", "/no/such/dir/pid", "x"], &["/no/such/dir"]),
+            (
+                "B-125",
+                vec!["create", "--bundle", dir, "--pid-file", "/no/such/dir/pid", "x"],
+                &["/no/such/dir"],
+            ),
             ("B-125", vec!["create", "--bundle", dir, "--pid-file", "/tmp", "x"], &["/tmp"]),
             ("B-125", vec!["create", "--bundle", dir, "--pid-file", "", "x"], &["pid-file"]),
             ("B-51", vec!["create", "--bundle", dir, "--console-socket", "/tmp/x", "x"], &["console-socket"]),
@@ -724,7 +855,9 @@ fn b127_b128_roots_and_logs() {
         }
         let root = t.state_root();
         for log in ["/no/such/dir/log", "/tmp"] {
-            let out = t.bare(&["--root", root.to_str().unwrap(), "--log", log, "create", "--bundle", dir, &t.tag]).run();
+            let out = t
+                .bare(&["--root", root.to_str().unwrap(), "--log", log, "create", "--bundle", dir, &t.tag])
+                .run();
             out.clean_error().says(log);
         }
     });
@@ -762,10 +895,9 @@ fn b137_b138_state_files() {
         for content in ["", "{", "garbage", "{}", "[]"] {
             let c = t.create(&b);
             for entry in fs::read_dir(t.state_root().join(&c.id)).unwrap().flatten() {
-                if entry.metadata().unwrap().is_file() && entry.file_name().to_string_lossy().ends_with(".json") {
-                    if entry.file_name() != "config.json" {
-                        fs::write(entry.path(), content).unwrap();
-                    }
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if entry.metadata().unwrap().is_file() && name.ends_with(".json") && name != "config.json" {
+                    fs::write(entry.path(), content).unwrap();
                 }
             }
             c.verb(&["state"]).clean_error();

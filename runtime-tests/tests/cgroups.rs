@@ -121,12 +121,15 @@ fn deeper_path_is_made_and_removed() {
 
 #[test]
 fn absent_path_still_works() {
-    run_case(any().differs("crun", "1.8.1 cannot fill the cpuset of its own choice on this kind of host"), |t| {
-        let mut b = t.bundle();
-        b.set("/linux/cgroupsPath", json!(""));
-        b.sh("exit 5");
-        t.run(&b).expect_code(5);
-    });
+    run_case(
+        any().differs("crun", "1.8.1 cannot fill the cpuset of its own choice on this kind of host"),
+        |t| {
+            let mut b = t.bundle();
+            b.set("/linux/cgroupsPath", json!(""));
+            b.sh("exit 5");
+            t.run(&b).expect_code(5);
+        },
+    );
 }
 
 #[test]

@@ -85,8 +85,12 @@ fn the_template_runs_unchanged_in_a_terminal() {
         t.rt(&["spec"]).cwd(&b.dir).run().ok();
         let input = t.dir.join("typed");
         fs::write(&input, "echo $((6*7))\nexit 4\n").unwrap();
-        let line =
-            format!("{} --root {} run --bundle {} {id}", t.runtime.display(), t.state_root().display(), b.dir.display());
+        let line = format!(
+            "{} --root {} run --bundle {} {id}",
+            t.runtime.display(),
+            t.state_root().display(),
+            b.dir.display()
+        );
         let argv = ["script", "-q", "-e", "-c", &line, "/dev/null"].map(std::ffi::OsString::from);
         let out = t.program(argv.to_vec()).env("TERM", "xterm").stdin(&input).run();
         out.expect_code(4);
@@ -116,7 +120,9 @@ fn features() {
         let f: Value = out.ok().parse().unwrap();
         assert!(f["ociVersionMin"].is_string() && f["ociVersionMax"].is_string(), "{out}");
         assert_eq!(f["hooks"].as_array().unwrap().len(), 6);
-        let list = |v: &Value| v.as_array().unwrap().iter().map(|s| s.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        let list = |v: &Value| {
+            v.as_array().unwrap().iter().map(|s| s.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
         let mount_options = list(&f["mountOptions"]);
         for option in ["bind", "rbind", "ro", "rro", "nosuid", "rprivate", "tmpcopyup"] {
             assert!(mount_options.contains(&option.to_owned()), "{option}");
@@ -130,7 +136,9 @@ fn features() {
         if t.kind == Kind::Oar {
             assert_eq!(f["linux"]["mountExtensions"]["idmap"]["enabled"], true);
             assert!(namespaces.contains(&"time".to_owned()));
-            assert!(mount_options.contains(&"idmap".to_owned()) && mount_options.contains(&"ridmap".to_owned()));
+            assert!(
+                mount_options.contains(&"idmap".to_owned()) && mount_options.contains(&"ridmap".to_owned())
+            );
             assert_eq!(f["linux"]["netDevices"]["enabled"], true);
         }
     });

@@ -92,7 +92,8 @@ fn sysctl_keys_with_slashes() {
 fn sysctls_are_set_even_with_a_read_only_proc_sys() {
     run_case(any(), |t| {
         let mut b = t.bundle();
-        b.set("/linux/readonlyPaths", json!(["/proc/sys"])).set("/linux/sysctl", json!({"kernel.shmmax": "99"}));
+        b.set("/linux/readonlyPaths", json!(["/proc/sys"]))
+            .set("/linux/sysctl", json!({"kernel.shmmax": "99"}));
         b.sh("cat /proc/sys/kernel/shmmax");
         assert_eq!(t.run(&b).ok(), "99\n");
     });

@@ -59,7 +59,8 @@ fn six_kinds_in_order() {
         c.wait();
         let text = read();
         let after: Vec<_> = text.lines().skip(3).collect();
-        let place = |word: &str| after.iter().position(|l| *l == word).unwrap_or_else(|| panic!("{word}: {after:?}"));
+        let place =
+            |word: &str| after.iter().position(|l| *l == word).unwrap_or_else(|| panic!("{word}: {after:?}"));
         assert!(place("startContainer") < place("program"), "{after:?}");
         place("poststart");
         assert_eq!(after.len(), 3, "{after:?}");
@@ -88,7 +89,10 @@ fn several_of_a_kind_run_in_the_order_of_the_list() {
         let mut b = t.bundle();
         let log = log(t);
         let host = log.to_str().unwrap();
-        b.set("/hooks/createRuntime", json!([hook(&say(host, "1")), hook(&say(host, "2")), hook(&say(host, "3"))]));
+        b.set(
+            "/hooks/createRuntime",
+            json!([hook(&say(host, "1")), hook(&say(host, "2")), hook(&say(host, "3"))]),
+        );
         t.run(&b).ok();
         assert_eq!(fs::read_to_string(&log).unwrap(), "1\n2\n3\n");
     });
@@ -141,7 +145,10 @@ fn argv_and_env_are_verbatim() {
         let mut b = t.bundle();
         let log = log(t);
         // argv[0] differs from the path, as with Docker's libnetwork-setkey.
-        let script = format!("tr '\\0' ' ' < /proc/$$/cmdline > {0}; tr '\\0' '\\n' < /proc/$$/environ >> {0}", log.display());
+        let script = format!(
+            "tr '\\0' ' ' < /proc/$$/cmdline > {0}; tr '\\0' '\\n' < /proc/$$/environ >> {0}",
+            log.display()
+        );
         b.set(
             "/hooks/createRuntime",
             json!([{"path": "/bin/sh", "args": ["another-name", "-c", script], "env": ["PATH=/usr/bin:/bin", "K=v"]}]),
@@ -196,7 +203,10 @@ fn a_failure_before_start_undoes_the_container() {
             let mut b = t.bundle();
             let log = log(t);
             let host = log.to_str().unwrap().to_owned();
-            b.set(&format!("/hooks/{kind}"), json!([hook("echo why >&2; exit 3"), hook(&say(&host, "later"))]));
+            b.set(
+                &format!("/hooks/{kind}"),
+                json!([hook("echo why >&2; exit 3"), hook(&say(&host, "later"))]),
+            );
             let (id, run) = t.creation(&b, &[]);
             let out = run.run();
             out.failed();
@@ -204,7 +214,10 @@ fn a_failure_before_start_undoes_the_container() {
                 out.clean_error().says(kind).says("why");
             }
             t.rt(&["state", &id]).run().failed().says(t.unknown());
-            assert!(!fs::read_to_string(&log).unwrap_or_default().contains("later"), "{kind}: no later hook runs");
+            assert!(
+                !fs::read_to_string(&log).unwrap_or_default().contains("later"),
+                "{kind}: no later hook runs"
+            );
         }
     });
 }
@@ -225,13 +238,18 @@ fn a_failing_start_container_hook_keeps_the_program_from_running() {
 
 #[test]
 fn a_failing_poststart_hook_is_an_error_of_start() {
-    run_case(any().differs("crun", "1.8.1 warns and goes on").differs("runc", "1.1.5 runs poststart hooks at create (its #4347)"), |t| {
-        let mut b = t.bundle();
-        b.set("/hooks/poststart", json!([hook("exit 3")])).sh("sleep 1000");
-        let c = t.create(&b);
-        c.verb(&["start"]).failed();
-        assert_eq!(c.wait(), 137);
-    });
+    run_case(
+        any()
+            .differs("crun", "1.8.1 warns and goes on")
+            .differs("runc", "1.1.5 runs poststart hooks at create (its #4347)"),
+        |t| {
+            let mut b = t.bundle();
+            b.set("/hooks/poststart", json!([hook("exit 3")])).sh("sleep 1000");
+            let c = t.create(&b);
+            c.verb(&["start"]).failed();
+            assert_eq!(c.wait(), 137);
+        },
+    );
 }
 
 #[test]

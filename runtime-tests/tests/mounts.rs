@@ -70,14 +70,18 @@ fn tmpfs(at: &Path) {
 fn the_usual_file_systems() {
     run_case(any(), |t| {
         let text = mountinfo(t, &mut t.bundle());
-        for (point, kind) in [("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/mqueue", "mqueue")] {
+        for (point, kind) in
+            [("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"), ("/dev/mqueue", "mqueue")]
+        {
             assert_eq!(seen(&text, point).kind, kind);
         }
         seen(&text, "/sys").has(&["ro", "nosuid", "nodev", "noexec"]);
         seen(&text, "/dev").has(&["nosuid"]).lacks(&["noexec", "nodev"]);
         assert!(seen(&text, "/dev").superblock.iter().any(|o| o == "mode=755" || o == "size=65536k"));
         let pts = seen(&text, "/dev/pts");
-        assert!(pts.superblock.iter().any(|o| o == "ptmxmode=666") && pts.superblock.iter().any(|o| o == "gid=5"));
+        assert!(
+            pts.superblock.iter().any(|o| o == "ptmxmode=666") && pts.superblock.iter().any(|o| o == "gid=5")
+        );
     });
 }
 
@@ -142,7 +146,8 @@ fn tmpfs_takes_the_mode_of_what_it_covers() {
     run_case(any().differs("crun", "1.8.1 does so for tmpcopyup only"), |t| {
         let mut b = t.bundle();
         fs::create_dir(b.rootfs().join("m")).unwrap();
-        fs::set_permissions(b.rootfs().join("m"), std::os::unix::fs::PermissionsExt::from_mode(0o1770)).unwrap();
+        fs::set_permissions(b.rootfs().join("m"), std::os::unix::fs::PermissionsExt::from_mode(0o1770))
+            .unwrap();
         b.mount("/m", "tmpfs", "tmpfs", &[]);
         b.sh("stat -c %a /m");
         assert_eq!(t.run(&b).ok(), "1770\n");
@@ -173,26 +178,35 @@ fn bind_read_only_top_only() {
 
 #[test]
 fn recursive_attributes() {
-    run_case(any().differs("crun", "1.8.1 applies the recursive ones to the top mount first and fails here"), |t| {
-        let dir = source(t, "source");
-        tmpfs(&dir.join("sub"));
-        tmpfs(&dir.join("sub/deep"));
-        let mut b = t.bundle();
-        b.mount("/r", "bind", dir.to_str().unwrap(), &["rbind", "rro", "rnosuid", "rnodev", "rnoexec", "rnoatime"]);
-        let text = mountinfo(t, &mut b);
-        for point in ["/r", "/r/sub", "/r/sub/deep"] {
-            seen(&text, point).has(&["ro", "nosuid", "nodev", "noexec", "noatime"]);
-        }
-        nix::mount::umount(&dir.join("sub/deep")).unwrap();
-        nix::mount::umount(&dir.join("sub")).unwrap();
-    });
+    run_case(
+        any().differs("crun", "1.8.1 applies the recursive ones to the top mount first and fails here"),
+        |t| {
+            let dir = source(t, "source");
+            tmpfs(&dir.join("sub"));
+            tmpfs(&dir.join("sub/deep"));
+            let mut b = t.bundle();
+            b.mount(
+                "/r",
+                "bind",
+                dir.to_str().unwrap(),
+                &["rbind", "rro", "rnosuid", "rnodev", "rnoexec", "rnoatime"],
+            );
+            let text = mountinfo(t, &mut b);
+            for point in ["/r", "/r/sub", "/r/sub/deep"] {
+                seen(&text, point).has(&["ro", "nosuid", "nodev", "noexec", "noatime"]);
+            }
+            nix::mount::umount(&dir.join("sub/deep")).unwrap();
+            nix::mount::umount(&dir.join("sub")).unwrap();
+        },
+    );
 }
 
 #[test]
 fn bind_keeps_what_the_source_has() {
     run_case(any().differs("crun", "1.8.1 clears the flags of the source"), |t| {
         let dir = t.scratch("flagged");
-        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, None::<&str>).unwrap();
+        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, None::<&str>)
+            .unwrap();
         let mut b = t.bundle();
         b.mount("/b", "bind", dir.to_str().unwrap(), &["bind"]);
         b.mount("/c", "bind", dir.to_str().unwrap(), &["bind", "noexec"]);
@@ -230,7 +244,9 @@ fn relative_source_is_below_the_bundle() {
 fn propagation_of_each_mount() {
     run_case(any().differs("crun", "1.8.1 applies propagation to bind mounts only"), |t| {
         let mut b = t.bundle();
-        for word in ["shared", "slave", "private", "unbindable", "rshared", "rprivate", "rslave", "runbindable"] {
+        for word in
+            ["shared", "slave", "private", "unbindable", "rshared", "rprivate", "rslave", "runbindable"]
+        {
             b.mount(&format!("/p/{word}"), "tmpfs", "tmpfs", &[word]);
         }
         let text = mountinfo(t, &mut b);
@@ -276,7 +292,9 @@ fn a_slave_bind_sees_what_the_host_mounts_later() {
 #[test]
 fn rootfs_propagation() {
     run_case(any().differs("runc", "shared has worked since 1.3.1 only"), |t| {
-        for (word, field) in [("private", ""), ("slave", ""), ("shared", "shared:"), ("unbindable", "unbindable")] {
+        for (word, field) in
+            [("private", ""), ("slave", ""), ("shared", "shared:"), ("unbindable", "unbindable")]
+        {
             let mut b = t.bundle();
             b.set("/linux/rootfsPropagation", json!(word));
             let root = seen(&mountinfo(t, &mut b), "/").propagation;

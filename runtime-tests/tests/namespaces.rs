@@ -75,7 +75,9 @@ fn joined_by_path_are_equal() {
         holder.namespace("cgroup", "").sh("sleep 1000");
         let c = t.create(&holder);
         c.start();
-        for (kind, file) in [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")] {
+        for (kind, file) in
+            [("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")]
+        {
             let mut b = t.bundle();
             b.namespace(kind, c.proc(&format!("ns/{file}")).to_str().unwrap());
             if kind == "uts" {
@@ -128,7 +130,9 @@ fn joined_pid_namespace_lives_and_dies_alone() {
 #[test]
 fn wrong_type_of_a_path_is_refused() {
     run_case(any().differs("crun", "1.8.1 does not compare the types of all"), |t| {
-        for (kind, file) in [("network", "uts"), ("ipc", "net"), ("uts", "ipc"), ("pid", "mnt"), ("cgroup", "net")] {
+        for (kind, file) in
+            [("network", "uts"), ("ipc", "net"), ("uts", "ipc"), ("pid", "mnt"), ("cgroup", "net")]
+        {
             let mut b = t.bundle();
             b.namespace(kind, &format!("/proc/self/ns/{file}")).remove("/hostname");
             t.try_create(&b).failed();
@@ -139,14 +143,20 @@ fn wrong_type_of_a_path_is_refused() {
 #[test]
 fn time_offsets() {
     run_case(
-        any().differs("runc", "1.1.5 has no time namespaces").differs("crun", "1.8.1 has no linux.timeOffsets"),
+        any()
+            .differs("runc", "1.1.5 has no time namespaces")
+            .differs("crun", "1.8.1 has no linux.timeOffsets"),
         |t| {
             let mut b = t.bundle();
             b.namespace("time", "");
-            b.set("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 2_000_000, "nanosecs": 5}}));
+            b.set(
+                "/linux/timeOffsets",
+                json!({"boottime": {"secs": 1_000_000}, "monotonic": {"secs": 2_000_000, "nanosecs": 5}}),
+            );
             b.sh("cut -d. -f1 /proc/uptime; cat /proc/self/timens_offsets");
             let out = t.run(&b);
-            let lines: Vec<_> = out.ok().lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            let lines: Vec<_> =
+                out.ok().lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
             assert!(lines[0].parse::<u64>().unwrap() > 1_000_000, "{out}");
             assert!(lines.contains(&"monotonic 2000000 5".to_owned()), "{out}");
             assert!(lines.contains(&"boottime 1000000 0".to_owned()), "{out}");
@@ -166,7 +176,8 @@ fn user_namespace_with_several_maps() {
         b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
         b.sh("cat /proc/self/uid_map /proc/self/gid_map; touch /tmp/mine; id -u");
         let out = t.run(&b);
-        let lines: Vec<_> = out.ok().lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let lines: Vec<_> =
+            out.ok().lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(lines, ["0 100000 1000", "1000 300000 10", "0 100000 1000", "1000 300000 10", "0"]);
         let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(b.rootfs().join("tmp/mine")).unwrap());
         assert_eq!(owner, 100_000);

@@ -6,8 +6,7 @@
 use runtime_tests::{Bundle, Case, Test, any, json, run_case};
 
 /// A pair of veth devices in a network namespace of this shell, which then becomes the runtime.
-const PAIR: &str =
-    "ip link add made0 type veth peer name made1 && ip addr add 192.0.2.5/24 dev made0 && ip link set made0 up && exec \"$@\"";
+const PAIR: &str = "ip link add made0 type veth peer name made1 && ip addr add 192.0.2.5/24 dev made0 && ip link set made0 up && exec \"$@\"";
 
 fn case() -> Case {
     let old = "this version is older than linux.netDevices";

@@ -33,7 +33,10 @@ fn env_is_the_config_and_nothing_of_the_caller() {
     run_case(any(), |t| {
         let mut b = t.bundle();
         b.args(&["env"]);
-        b.set("/process/env", json!(["PATH=/bin", "A=1", "EMPTY=", "B=x=y", "HOME=/h", format!("RT_TAG={}", t.tag)]));
+        b.set(
+            "/process/env",
+            json!(["PATH=/bin", "A=1", "EMPTY=", "B=x=y", "HOME=/h", format!("RT_TAG={}", t.tag)]),
+        );
         let out = t.run_with(&b, &[]).env("SECRET", "xyzzy").run();
         let mut lines: Vec<_> = out.ok().lines().filter(|l| !l.starts_with("RT_TAG")).collect();
         lines.sort_unstable();
@@ -126,7 +129,10 @@ fn rlimit_not_given_is_that_of_the_caller() {
     run_case(any(), |t| {
         let mut b = t.bundle();
         b.sh("ulimit -n");
-        let out = t.run_with(&b, &[]).wrap(&["sh", "-c", "ulimit -Sn 333; ulimit -Hn 333; exec \"$@\"", "sh"]).run();
+        let out = t
+            .run_with(&b, &[])
+            .wrap(&["sh", "-c", "ulimit -Sn 333; ulimit -Hn 333; exec \"$@\"", "sh"])
+            .run();
         assert_eq!(out.ok(), "333\n");
     });
 }
@@ -154,9 +160,12 @@ fn capabilities_five_sets() {
         // As another user, only ambient survives the exec.
         b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
         let text = t.run(&b).ok().to_owned();
-        for line in
-            ["CapInh:0000000000000001", "CapPrm:0000000000000001", "CapEff:0000000000000001", "CapBnd:0000000000002021"]
-        {
+        for line in [
+            "CapInh:0000000000000001",
+            "CapPrm:0000000000000001",
+            "CapEff:0000000000000001",
+            "CapBnd:0000000000002021",
+        ] {
             assert!(text.contains(line), "{text}\nexpected: {line}");
         }
     });
@@ -245,7 +254,8 @@ fn io_priority() {
     let old = "is older than process.ioPriority";
     run_case(any().differs("runc", old).differs("crun", old), |t| {
         let mut b = t.bundle();
-        b.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 6})).args(&["ionice", "-p", "1"]);
+        b.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 6}))
+            .args(&["ionice", "-p", "1"]);
         assert_eq!(t.run(&b).ok(), "best-effort: prio 6\n");
         b.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0}));
         assert!(t.run(&b).ok().starts_with("idle"));
@@ -288,10 +298,12 @@ fn exec_cpu_affinity_is_for_exec() {
 #[test]
 fn apparmor_and_selinux_where_they_are_off() {
     run_case(oar_only("a label is refused in one line where its LSM is off"), |t| {
-        let off = |name: &str| !fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default().contains(name);
-        for (name, key, value) in
-            [("apparmor", "/process/apparmorProfile", "some-profile"), ("selinux", "/process/selinuxLabel", "u:r:t:s0")]
-        {
+        let off =
+            |name: &str| !fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default().contains(name);
+        for (name, key, value) in [
+            ("apparmor", "/process/apparmorProfile", "some-profile"),
+            ("selinux", "/process/selinuxLabel", "u:r:t:s0"),
+        ] {
             if off(name) {
                 let mut b = t.bundle();
                 b.set(key, json!(value));

@@ -31,7 +31,8 @@ fn console_socket_gets_the_master() {
 fn console_size() {
     run_case(any(), |t| {
         let mut b = t.bundle();
-        b.set("/process/terminal", json!(true)).set("/process/consoleSize", json!({"width": 123, "height": 45}));
+        b.set("/process/terminal", json!(true))
+            .set("/process/consoleSize", json!({"width": 123, "height": 45}));
         b.sh("stty size");
         let console = Console::listen(&t.dir.join("console"));
         let c = t.create_with(&b, &["--console-socket", t.dir.join("console").to_str().unwrap()]);
@@ -139,7 +140,8 @@ fn terminal_and_detached_need_a_console_socket() {
 fn a_console_socket_needs_a_terminal() {
     run_case(any().differs("crun", "1.8.1 ignores the flag then"), |t| {
         let _console = std::os::unix::net::UnixListener::bind(t.dir.join("console")).unwrap();
-        let (_, run) = t.creation(&t.bundle(), &["--console-socket", t.dir.join("console").to_str().unwrap()]);
+        let (_, run) =
+            t.creation(&t.bundle(), &["--console-socket", t.dir.join("console").to_str().unwrap()]);
         run.run().failed();
     });
 }

@@ -214,6 +214,7 @@ fn not_executable_for_this_user() {
         let mut b = t.bundle();
         program(&b, "mine", b"#!/bin/sh\nexit 0\n", 0o700);
         b.set("/process/user", runtime_tests::json!({"uid": 1000, "gid": 1000})).args(&["/mine"]);
+        b.set("/process/capabilities", runtime_tests::json!({})); // CAP_DAC_OVERRIDE would execute it
         fails(t, &b, &["permission denied"]);
     });
 }

@@ -35,6 +35,8 @@ const V1_CONTROLLERS: [&str; 14] = [
 /// [`CgroupMode::None`], not an error.
 pub fn host() -> Result<CgroupHost, Error> {
     let mut host = host_of(&parse_mountinfo(&read("/proc/self/mountinfo")?));
+    // The others are none of a container's business: it has no directory of its own there.
+    host.v1.retain(|hierarchy| crate::location::is_used(&hierarchy.controllers));
     if !host.unified.is_empty() {
         let controllers = read(&format!("{}/cgroup.controllers", host.unified))?;
         host.unified_controllers = controllers.split_whitespace().map(String::from).collect();
@@ -264,7 +266,7 @@ mod tests {
         assert_eq!(mounts.len(), 1, "{mounts:?}");
         assert_eq!(mounts[0].point, "/sys/fs/cgroup");
         let covered_above = format!("{HYBRID}50 23 0:40 / /sys rw - tmpfs none rw\n");
-        assert_eq!(parse_mountinfo(&covered_above), []);
+        assert_eq!(parse_mountinfo(&covered_above), Vec::new());
         let stacked = format!("{HYBRID}50 41 0:40 / /sys/fs/cgroup/unified rw - tmpfs none rw\n");
         assert!(parse_mountinfo(&stacked).iter().all(|mount| mount.v1.is_some()));
     }
@@ -285,7 +287,7 @@ mod tests {
         assert_eq!(unescape(r"/a\04"), r"/a\04");
         assert_eq!(unescape(r"/\xyz"), r"/\xyz");
         for broken in ["", "1", "1 2 3 / / rw", "1 2 3 / - cgroup2", " - ", "a - b - c"] {
-            assert_eq!(parse_mountinfo(broken), [], "{broken:?}");
+            assert_eq!(parse_mountinfo(broken), Vec::new(), "{broken:?}");
         }
         // A mount that is its own parent, and two that are each other's.
         assert_eq!(parse_mountinfo("1 1 0:1 / /c rw - cgroup2 x rw").len(), 1);

@@ -16,6 +16,11 @@ use crate::host::{self, Membership, Mounted};
 /// The v1 controllers whose hierarchies get a directory for the container; the crate's page has the reason.
 const V1_USED: [&str; 7] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio"];
 
+/// Does a container get a directory in the hierarchy with these controllers?
+pub(crate) fn is_used(controllers: &[String]) -> bool {
+    controllers.iter().any(|name| V1_USED.contains(&name.as_str()))
+}
+
 /// The container's directory in each hierarchy, and what of it was there before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
@@ -123,7 +128,7 @@ fn place(
         location.unified_mount = Some(PathBuf::from(&host.unified));
     }
     for hierarchy in &host.v1 {
-        if hierarchy.controllers.iter().any(|name| V1_USED.contains(&name.as_str())) {
+        if is_used(&hierarchy.controllers) {
             let directory = below(&hierarchy.mount_point, &hierarchy.controllers)?;
             location.v1.push((hierarchy.controllers.clone(), directory));
             location.v1_mounts.push(PathBuf::from(&hierarchy.mount_point));

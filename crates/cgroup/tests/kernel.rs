@@ -505,7 +505,7 @@ fn a_missing_cgroup_is_no_error() {
     let place = Place::new();
     let cgroup = place.locate("/never/made").open();
     assert!(cgroup.clone_fd().is_none());
-    assert_eq!(cgroup.pids().unwrap(), []);
+    assert_eq!(cgroup.pids().unwrap(), Vec::<i32>::new());
     assert!(!cgroup.populated().unwrap());
     assert!(!cgroup.is_frozen().unwrap());
     cgroup.kill().unwrap();
@@ -528,7 +528,7 @@ fn a_handle_outlives_its_cgroup() {
     let other = cgroup.location().clone().open();
     other.remove(LONG).unwrap();
     assert!(cgroup.location().clone().open().clone_fd().is_none());
-    assert_eq!(cgroup.pids().unwrap(), []);
+    assert_eq!(cgroup.pids().unwrap(), Vec::<i32>::new());
     assert!(!cgroup.populated().unwrap());
     cgroup.kill().unwrap();
     cgroup.thaw().unwrap();

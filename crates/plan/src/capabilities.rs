@@ -72,14 +72,21 @@ pub(crate) fn plan(
     if let Some(name) = first(sets.effective & !sets.permitted) {
         check.refuse("process.capabilities.effective", "must be a subset of permitted", name);
     }
-    if let Some(name) = first(sets.ambient & !(sets.inheritable & sets.permitted)) {
-        check.refuse(
+    // The kernel grants no more (capabilities(7)); documents by `runc spec` and `crun spec` ask for more.
+    let possible = sets.inheritable & sets.permitted;
+    if sets.ambient & !possible != 0 {
+        let names: Vec<String> = capability_names()
+            .into_iter()
+            .enumerate()
+            .filter(|(number, _)| sets.ambient & !possible & 1 << number != 0)
+            .map(|(_, name)| name)
+            .collect();
+        check.warn(
             "process.capabilities.ambient",
-            "must be a subset of both inheritable and permitted",
-            name,
+            format!("{} must be inheritable and permitted too, dropped", names.join(", ")),
         );
     }
-    sets
+    Sets { ambient: sets.ambient & possible, ..sets }
 }
 
 fn number(capability: &oci_spec::runtime::Capability) -> Option<u8> {

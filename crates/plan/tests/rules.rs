@@ -413,8 +413,16 @@ fn b58_ambient_and_effective_are_subsets() {
         )])
     };
     let kill = &["CAP_KILL"][..];
-    refuses(&sets(&[], kill, &[], kill), "process.capabilities.ambient", "(got CAP_KILL)");
-    refuses(&sets(kill, &[], &[], kill), "process.capabilities.ambient", "(got CAP_KILL)");
+    for (inheritable, permitted) in [(&[][..], kill), (kill, &[][..])] {
+        let plan = planned(&sets(inheritable, permitted, &[], kill));
+        assert_eq!(plan.warnings[0].place, "process.capabilities.ambient");
+        assert!(plan.warnings[0].text.contains("CAP_KILL"));
+        let ambient = plan.steps.iter().find_map(|step| match &step.action {
+            Action::Identity(identity) => Some(identity.ambient),
+            _ => None,
+        });
+        assert_eq!(ambient, Some(0));
+    }
     refuses(
         &sets(&[], &[], kill, &[]),
         "process.capabilities.effective",

@@ -201,14 +201,20 @@ impl Attempt {
     ) -> Result<Proceeded> {
         let plan = &decided.plan;
         let rdt = plan.outside.intel_rdt.clone();
-        let rdt = rdt.map(|plan| Rdt { resctrl: decided.resctrl.clone(), plan });
+        // Before it is applied: a group that only this container can have made is its own.
+        let rdt = rdt.map(|plan| Rdt {
+            resctrl: decided.resctrl.clone(),
+            applied: rdt::Applied { group: !plan.named, monitoring: plan.monitoring },
+            plan,
+        });
         // The intent comes first: whatever kills us after this line, delete knows where to look.
-        let mut record = intent(decided, &location, rdt.clone(), options)?;
+        let mut record = intent(decided, &location, rdt, options)?;
         self.directory.write(&record)?;
         self.directory.write_config(&decided.document)?;
 
         let cgroup = location.create(&plan.cgroup.resources).map_err(cgroup_error)?;
         let cgroup = self.cgroup.insert(cgroup);
+        record.cgroup = cgroup.location().clone();
 
         let parks = plan.steps.iter().any(|step| matches!(step.action, Action::AwaitStart { parked: true }));
         let listener = parks.then(|| listen_for_start(&self.directory)).transpose()?;
@@ -225,22 +231,23 @@ impl Attempt {
                 hook_output: hook_output.as_ref().map_or(-1, |(_, write)| write.as_raw_fd()),
                 joined,
             };
-            let child = spawn(&context)?;
+            // On v1 the thread itself goes in, so that the child is born there: moving a process takes 10 ms.
+            let entered = cgroup.enter().map_err(cgroup_error)?;
+            let child = self.child.insert(spawn(&context)?);
+            entered.leave(Some(child.pid)).map_err(cgroup_error)?;
             (ours, child)
         };
         drop(listener);
         let hook_output = hook_output.map(|(read, _)| read);
-        let child = self.child.insert(child);
 
         // What must be there before init goes on.
-        cgroup.attach(child.pid).map_err(cgroup_error)?;
         if plan.spawn.makes(Namespace::User) {
             let deny = !decided.host.privileged;
             namespaces::write_maps(child.pid, &plan.spawn.uid_map, &plan.spawn.gid_map, deny)?;
         }
-        if let Some(rdt) = rdt {
-            rdt::apply(&rdt.plan, &rdt.resctrl, &plan.id, child.pid)?;
-            self.rdt = Some(rdt);
+        if let Some(rdt) = &mut record.intel_rdt {
+            rdt.applied = rdt::apply(&rdt.plan, &rdt.resctrl, &plan.id, child.pid)?;
+            self.rdt = Some(rdt.clone());
         }
         move_devices(plan, child.pid)?;
         if let Some(score) = plan.outside.oom_score_adj {
@@ -279,7 +286,7 @@ impl Attempt {
                     match sockets.console.take() {
                         Some(socket) => socket.send("/dev/ptmx", fd.number())?,
                         None => {
-                            foreground::copy_window_size(&fd);
+                            foreground::prepare(&fd)?;
                             terminal = Some(fd);
                         }
                     }
@@ -338,8 +345,9 @@ impl Attempt {
         if let Some(cgroup) = &self.cgroup {
             left.extend(delete::remove_cgroup(cgroup).err().map(|error| error.message));
         }
-        if let Some(Rdt { resctrl, plan }) = &self.rdt {
-            left.extend(rdt::remove(plan, resctrl, self.directory.id()).err().map(|error| error.message));
+        if let Some(Rdt { resctrl, plan, applied }) = &self.rdt {
+            let removed = rdt::remove(plan, resctrl, self.directory.id(), *applied);
+            left.extend(removed.err().map(|error| error.message));
         }
         // The record stays with whatever could not be removed.
         if left.is_empty() {

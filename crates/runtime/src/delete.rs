@@ -49,6 +49,7 @@ impl Runtime {
             let text = format!("cannot delete container \"{id}\" that is not stopped: {status}");
             return Err(Error::new(Code::State, text).hint("`delete --force` kills it first"));
         }
+        let mut warnings = nothing();
         let cgroup = record.cgroup.open();
         if let Some(pidfd) = &pidfd {
             signal(pidfd.as_fd(), libc::SIGKILL)?;
@@ -63,13 +64,20 @@ impl Runtime {
                 return Err(Error::new(Code::Busy, text));
             }
         }
-        remove_cgroup(&cgroup)?;
-        if let Some(Rdt { resctrl, plan }) = &record.intel_rdt {
-            rdt::remove(plan, resctrl, id.as_str())?;
+        if record.process.is_some() {
+            remove_cgroup(&cgroup)?;
+        } else {
+            // The creator died, and its init with it. Whoever is still in there was there before.
+            match cgroup.wait_empty(EMPTY_DEADLINE) {
+                Ok(()) => cgroup.remove(EMPTY_DEADLINE).map_err(cgroup_error)?,
+                Err(error) => warnings.push(format!("cgroup left alone: {error}")),
+            }
+        }
+        if let Some(Rdt { resctrl, plan, applied }) = &record.intel_rdt {
+            rdt::remove(plan, resctrl, id.as_str(), *applied)?;
         }
         directory.remove()?;
         // The container is gone whatever they say (runtime-spec runtime.md "Lifecycle", step 13).
-        let mut warnings = nothing();
         if record.process.is_some() {
             for hook in &record.hooks.poststop {
                 let state =

@@ -72,8 +72,7 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // A write of our own to a reader that has gone left this behind; the error was handled where it came.
-        // sigtimedwait would do the same: fails only for a bad set.
+        // A write of our own to a reader that has gone may have left this behind, and it would kill the caller.
         let mut pipe = SigSet::empty();
         pipe.add(Signal::SIGPIPE);
         if let Ok(fd) = SignalFd::with_flags(&pipe, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK) {
@@ -84,10 +83,13 @@ impl Drop for Signals {
     }
 }
 
-/// Give the pty the size of the caller's terminal, if the caller has one.
-pub fn copy_window_size(master: &Fd) {
-    copy_size(&[0, 1, 2], master.number());
+/// Fit a pty to the caller's side, before anything is written to it: the size of the caller's terminal, if there is
+/// one, and plain newlines if the output goes elsewhere. To be called as soon as the master is there.
+pub fn prepare(master: &Fd) -> Result<()> {
+    CALLER.prepare(master)
 }
+
+const CALLER: Caller = Caller { input: 0, output: 1, error: 2 };
 
 fn copy_size(terminals: &[i32], master: i32) {
     let size = terminals.iter().find_map(|terminal| tty::window_size(*terminal).ok());
@@ -101,7 +103,7 @@ fn copy_size(terminals: &[i32], master: i32) {
 /// with a terminal (the pty's master), bytes are relayed and the caller's terminal is raw meanwhile. All that the
 /// container wrote has been passed on when this returns. A subreaper's other children are reaped too.
 pub fn wait(signals: &Signals, pidfd: i32, pid: i32, terminal: Option<Fd>) -> Result<ExitStatus> {
-    wait_with(signals, pidfd, pid, terminal, &Caller { input: 0, output: 1, error: 2 })
+    wait_with(signals, pidfd, pid, terminal, &CALLER)
 }
 
 /// The caller's side, by number.
@@ -110,6 +112,21 @@ struct Caller {
     output: i32,
     error: i32,
 }
+
+impl Caller {
+    fn prepare(&self, master: &Fd) -> Result<()> {
+        copy_size(&[self.input, self.output, self.error], master.number());
+        // A terminal in raw mode wants the carriage returns that the pty adds; a file or a pipe does not.
+        if tty::modes(self.output).is_err() {
+            let modes = tty::modes(master.number()).map_err(|errno| failed(TERMINAL, errno))?;
+            tty::set_modes(master.number(), &modes.plain_newlines())
+                .map_err(|errno| failed(TERMINAL, errno))?;
+        }
+        Ok(())
+    }
+}
+
+const TERMINAL: &str = "terminal of the container";
 
 fn wait_with(
     signals: &Signals,
@@ -262,15 +279,10 @@ struct Relay<'a> {
 
 impl<'a> Relay<'a> {
     fn new(master: Fd, caller: &'a Caller) -> Result<Relay<'a>> {
-        let terminal = |errno| failed("container's terminal", errno);
-        tty::set_nonblocking(master.number()).map_err(terminal)?;
-        let slave = tty::open_slave(master.number()).map_err(terminal)?;
-        // A terminal in raw mode wants the carriage returns that the pty adds; a file or a pipe does not.
-        if tty::modes(caller.output).is_err() {
-            let modes = tty::modes(master.number()).map_err(terminal)?;
-            tty::set_modes(master.number(), &modes.plain_newlines()).map_err(terminal)?;
-        }
-        let relay = Relay {
+        tty::set_nonblocking(master.number()).map_err(|errno| failed(TERMINAL, errno))?;
+        let slave = tty::open_slave(master.number()).map_err(|errno| failed(TERMINAL, errno))?;
+        caller.prepare(&master)?;
+        Ok(Relay {
             master,
             slave: Some(slave),
             master_ended: false,
@@ -281,9 +293,7 @@ impl<'a> Relay<'a> {
             last_input: None,
             raw: Raw::enter(caller.input)?,
             caller,
-        };
-        relay.resize();
-        Ok(relay)
+        })
     }
 
     fn resize(&self) {
@@ -383,11 +393,15 @@ impl<'a> Relay<'a> {
     /// The container has ended: pass on what it wrote, until there is no more.
     fn finish(mut self, signals: &Signals) -> Result<()> {
         // With the last slave closed, the master reads EIO at the end. If a process elsewhere (a shared pid
-        // namespace) holds one, what has been written until now counts.
+        // namespace) holds one and goes on writing, only what can have been there until now counts.
         self.slave = None;
+        let mut left = PTY_HOLDS;
         loop {
-            if self.to_output.is_empty() && !self.read_master() {
-                return Ok(());
+            if self.to_output.is_empty() {
+                if left == 0 || !self.read_master() {
+                    return Ok(());
+                }
+                left = left.saturating_sub(self.to_output.bytes.len());
             }
             let Some(output) = &self.output else {
                 self.to_output.clear();
@@ -414,6 +428,9 @@ fn asked_to_end(signals: &Signals) -> Result<bool> {
     }
     Ok(asked)
 }
+
+/// More than a pty buffers in the kernel (64 KiB and a page), in bytes.
+const PTY_HOLDS: usize = 256 * 1024;
 
 /// What can be written to a pipe that poll calls writable, without waiting (pipe(7)), in bytes.
 const PIPE_BUF: usize = 4096;
@@ -513,6 +530,7 @@ impl Chunk {
 }
 
 #[cfg(test)]
+#[allow(clippy::zombie_processes)] // the code under test reaps them
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
@@ -545,7 +563,8 @@ mod tests {
         (read.into(), write.into())
     }
 
-    /// A process in place of the container's, and its pidfd.
+    /// A process in place of the container's, and its pidfd. It inherits the mask, as a clone would; init resets it,
+    /// here the signals are blocked afterwards.
     fn shell(script: &str, stdio: impl Fn() -> Stdio) -> (i32, Fd) {
         let child = Command::new("/bin/sh")
             .args(["-c", script])
@@ -568,8 +587,8 @@ mod tests {
     }
 
     fn ends_as(script: &str) -> ExitStatus {
-        let signals = block_signals().unwrap();
         let (pid, pidfd) = shell(script, Stdio::null);
+        let signals = block_signals().unwrap();
         wait(&signals, pidfd.number(), pid, None).unwrap()
     }
 
@@ -586,8 +605,8 @@ mod tests {
 
     #[test]
     fn the_container_is_reaped() {
-        let signals = block_signals().unwrap();
         let (pid, pidfd) = shell("exit 1", Stdio::null);
+        let signals = block_signals().unwrap();
         wait(&signals, pidfd.number(), pid, None).unwrap();
         assert_eq!(process::wait(pidfd.number()), Err(coracle_sys::Errno(libc::ECHILD)));
     }
@@ -601,13 +620,13 @@ mod tests {
             ("TSTP", Signal::SIGTSTP),
             ("USR1", Signal::SIGUSR1),
         ] {
-            let signals = block_signals().unwrap();
             let (read, write) = pipe();
             let script = format!(
-                "trap 'exit 7' {name}; echo ready; exec 1>&-; while :; do read line < /dev/zero; done"
+                "exec 3>&1 1>&-; sleep 1000 3>&- & trap 'kill -KILL $!; exit 7' {name}; echo ready >&3; exec 3>&-; wait"
             );
             let child = Command::new("/bin/sh").args(["-c", &script]).stdout(write).spawn().unwrap();
             let pidfd = process::pidfd_open(child.id() as i32).unwrap();
+            let signals = block_signals().unwrap();
             let mut text = String::new();
             std::io::BufReader::new(read).read_to_string(&mut text).unwrap();
             assert_eq!(text, "ready\n");
@@ -627,12 +646,13 @@ mod tests {
 
     /// Run a script on a pty with this input; its status, and what came out.
     fn relayed(script: &str, input: &[u8]) -> (ExitStatus, String) {
-        let signals = block_signals().unwrap();
         let (master, slave) = pty();
-        let (pid, pidfd) = on_pty(script, &slave);
-        drop(slave);
         let (input_read, mut input_write) = pipe();
         let (mut output_read, output_write) = pipe();
+        caller(&input_read, &output_write).prepare(&master).unwrap();
+        let (pid, pidfd) = on_pty(script, &slave);
+        let signals = block_signals().unwrap();
+        drop(slave);
         let input = input.to_vec();
         let writer = std::thread::spawn(move || input_write.write_all(&input));
         let reader = std::thread::spawn(move || {
@@ -671,9 +691,20 @@ mod tests {
 
     #[test]
     fn an_input_that_was_always_empty_is_no_end() {
-        let (status, text) =
-            relayed("read -r line & pid=$!; kill -0 $pid && kill $pid; wait $pid; echo done", b"");
-        assert_eq!((status, text.as_str()), (ExitStatus::Code(0), "done\n"));
+        for (bytes, sent) in [("", ""), ("x", "\x04\x04"), ("x\n", "\x04")] {
+            let (master, _slave) = pty();
+            let (input, mut write) = pipe();
+            write.write_all(bytes.as_bytes()).unwrap();
+            drop(write);
+            let null = File::options().write(true).open("/dev/null").unwrap();
+            let caller = caller(&input, &null);
+            let mut relay = Relay::new(master, &caller).unwrap();
+            while relay.input.is_some() {
+                relay.to_master.clear();
+                relay.read_input();
+            }
+            assert_eq!(relay.to_master.bytes, sent.as_bytes(), "{bytes:?}");
+        }
     }
 
     #[test]
@@ -689,10 +720,10 @@ mod tests {
 
     #[test]
     fn much_input_arrives_whole() {
-        let signals = block_signals().unwrap();
         let (master, slave) = pty();
         // Nothing is sent before the terminal passes every byte.
         let (pid, pidfd) = on_pty("stty raw -echo; echo ready; head -c 3000000 | md5sum", &slave);
+        let signals = block_signals().unwrap();
         drop(slave);
         let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let (input_read, mut input_write) = pipe();
@@ -722,9 +753,9 @@ mod tests {
 
     #[test]
     fn a_reader_that_leaves_does_not_stop_the_container() {
-        let signals = block_signals().unwrap();
         let (master, slave) = pty();
         let (pid, pidfd) = on_pty("seq 1 50000; exit 3", &slave);
+        let signals = block_signals().unwrap();
         drop(slave);
         let (read, write) = pipe();
         let null = File::open("/dev/null").unwrap();
@@ -737,15 +768,16 @@ mod tests {
 
     #[test]
     fn a_terminal_that_nobody_has_open_can_be_opened_again() {
-        let signals = block_signals().unwrap();
         let (master, slave) = pty();
         let path = format!("/dev/pts/{}", tty::number(master.number()).unwrap());
         let script =
             format!("echo one; exec 0<&- 1>&- 2>&-; (echo two > {path}); (echo three > {path}); exit 5");
-        let (pid, pidfd) = on_pty(&script, &slave);
-        drop(slave);
         let null = File::open("/dev/null").unwrap();
         let (mut read, write) = pipe();
+        caller(&null, &write).prepare(&master).unwrap();
+        let (pid, pidfd) = on_pty(&script, &slave);
+        let signals = block_signals().unwrap();
+        drop(slave);
         let status = wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&null, &write)).unwrap();
         drop(write);
         let mut text = String::new();
@@ -760,8 +792,8 @@ mod tests {
         let size = tty::WindowSize { rows: 33, columns: 101 };
         tty::set_window_size(caller_master.number(), size).unwrap();
         let before = tty::modes(caller_slave.as_raw_fd()).unwrap();
-        let signals = block_signals().unwrap();
         let (pid, pidfd) = on_pty("stty size; exit 0", &slave);
+        let signals = block_signals().unwrap();
         {
             let caller = caller(&caller_slave, &caller_slave);
             let mut relay = Some(Relay::new(master, &caller).unwrap());
@@ -792,8 +824,8 @@ mod tests {
         let (_caller_master, caller_slave) = pty();
         let (master, slave) = pty();
         let before = tty::modes(caller_slave.as_raw_fd()).unwrap();
-        let signals = block_signals().unwrap();
         let (pid, pidfd) = on_pty("exit 0", &slave);
+        let signals = block_signals().unwrap();
         // Somebody else reaps the child: its status is lost.
         process::wait(pidfd.number()).unwrap();
         let error =
@@ -807,8 +839,8 @@ mod tests {
     fn a_terminal_for_output_keeps_its_carriage_returns() {
         let (caller_master, caller_slave) = pty();
         let (master, slave) = pty();
-        let signals = block_signals().unwrap();
         let (pid, pidfd) = on_pty("echo line", &slave);
+        let signals = block_signals().unwrap();
         drop(slave);
         wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&caller_slave, &caller_slave))
             .unwrap();
@@ -819,13 +851,13 @@ mod tests {
 
     #[test]
     fn flags_of_the_callers_descriptors_stay() {
-        let signals = block_signals().unwrap();
         let (master, slave) = pty();
         let (_caller_master, input) = pty();
         let (_read, output) = pipe();
         let flags = |file: &File| OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL).unwrap());
         let before = (flags(&input), flags(&output));
         let (pid, pidfd) = on_pty("echo", &slave);
+        let signals = block_signals().unwrap();
         drop(slave);
         let caller = caller(&input, &output);
         let relay = Relay::new(master, &caller).unwrap();
@@ -837,13 +869,14 @@ mod tests {
 
     #[test]
     fn a_file_is_written_where_the_caller_left_off() {
-        let signals = block_signals().unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"before\n").unwrap();
         let (master, slave) = pty();
-        let (pid, pidfd) = on_pty("echo after", &slave);
-        drop(slave);
         let null = File::open("/dev/null").unwrap();
+        caller(&null, &file).prepare(&master).unwrap();
+        let (pid, pidfd) = on_pty("echo after", &slave);
+        let signals = block_signals().unwrap();
+        drop(slave);
         wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&null, &file)).unwrap();
         let mut text = String::new();
         std::io::Seek::rewind(&mut file).unwrap();
@@ -867,12 +900,12 @@ mod tests {
             return;
         }
         nix::sys::prctl::set_child_subreaper(true).unwrap();
-        let signals = block_signals().unwrap();
         let (mut read, write) = pipe();
         // The inner shell's child outlives it, and ends before the outer one, which waits for the end of its pipe.
         let script = "sh -c '(read line; echo $PPID) < /dev/null & exit 0' | cat; exit 0";
         let child = Command::new("/bin/sh").args(["-c", script]).stdout(write).spawn().unwrap();
         let pidfd = process::pidfd_open(child.id() as i32).unwrap();
+        let signals = block_signals().unwrap();
         let status = wait(&signals, pidfd.number(), child.id() as i32, None).unwrap();
         assert_eq!(status, ExitStatus::Code(0));
         let mut text = String::new();

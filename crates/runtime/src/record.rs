@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Code, Error, Result};
 use crate::id::Id;
+use crate::rdt::Applied;
 use crate::step::Named;
 
 const RECORD: &str = "state.json";
@@ -62,6 +63,7 @@ pub(crate) struct Record {
 pub(crate) struct Rdt {
     pub resctrl: String,
     pub plan: IntelRdt,
+    pub applied: Applied,
 }
 
 /// A process of this boot: the number alone may belong to somebody else by now.

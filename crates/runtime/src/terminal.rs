@@ -8,7 +8,6 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use coracle_sys::Fd;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
@@ -19,9 +18,6 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::time::TimeVal;
 
 use crate::error::{Code, Error, Result};
-
-/// What engines expect as the name of a pty master.
-const MASTER_NAME: &str = "/dev/ptmx";
 
 /// Longest name that receivers have room for, in bytes (containerd's and conmon's buffers).
 const LONGEST_NAME: usize = 4095;
@@ -73,7 +69,7 @@ impl FdSocket {
         }
     }
 
-    /// Send the descriptor in one message with `name` as its data, 1 to 4095 bytes, and close the connection.
+    /// Send the descriptor (for a console, `/dev/ptmx` is the usual name) in one message with `name` as its data, 1 to 4095 bytes, and close the connection.
     pub fn send(self, name: &str, fd: i32) -> Result<()> {
         if name.is_empty() || name.len() > LONGEST_NAME {
             let rule =
@@ -99,17 +95,12 @@ impl FdSocket {
     }
 }
 
-/// Connect and send the master of a pty at once. An engine that listens waits without end for this message.
-pub fn send_console(socket: &Path, master: Fd) -> Result<()> {
-    FdSocket::connect(socket, "--console-socket")?.send(MASTER_NAME, master.number())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{IoSliceMut, Read};
     use std::os::unix::net::{UnixDatagram, UnixListener};
 
-    use coracle_sys::fd;
+    use coracle_sys::{Fd, fd};
     use nix::sys::socket::{ControlMessageOwned, recvmsg};
 
     use super::*;
@@ -142,7 +133,8 @@ mod tests {
         let path = directory.path().join("console.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let (read, write) = fd::pipe().unwrap();
-        send_console(&path, write).unwrap();
+        FdSocket::connect(&path, "--console-socket").unwrap().send("/dev/ptmx", write.number()).unwrap();
+        drop(write);
         let (data, fds, rest) = received(&listener);
         assert_eq!((data.as_slice(), fds.len(), rest), (b"/dev/ptmx".as_slice(), 1, 0));
 

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# An index; the work is in scripts/. `make help` lists it.
+
+.PHONY: help demo build test test-unit test-runtime kill-sweep bench lint fmt clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+demo: ## build, make a bundle from busybox, run it, show what isolates it (root; a fresh Debian is enough)
+	@scripts/demo
+
+build: ## the release binary, target/release/oar
+	cargo build --release -p oar
+
+test: ## everything: unit tests, black-box suite, kill sweep (root)
+	@scripts/test
+
+test-unit: ## the tests inside of the crates
+	@scripts/test-unit
+
+test-runtime: ## the black-box suite; RUNTIME=/usr/sbin/runc for another binary, ARGS=filter
+	@scripts/test-runtime $(ARGS)
+
+kill-sweep: ## SIGKILL at every syscall of create, start, run, delete; ARGS="--step 7 create" to thin it
+	@scripts/kill-sweep $(ARGS)
+
+bench: ## oar next to crun and runc, in turns; ARGS="--rounds 200"
+	@scripts/bench $(ARGS)
+
+lint: ## rustfmt, clippy, cargo deny if installed, docs/conformance.md
+	@scripts/lint
+
+fmt: ## format the sources
+	cargo fmt --all
+
+clean: ## what make has built and the demo's files
+	cargo clean
+	rm -rf .demo

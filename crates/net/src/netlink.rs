@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The few messages of rtnetlink(7) that moving a device takes.
+//!
+//! Owns the encoding and nothing else: no policy, no names, no namespaces. A socket speaks to the network namespace
+//! in which it was opened. Crates for netlink bring their own runtime, or hundreds of kilobytes of message types.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+const HEADER: usize = 16; // struct nlmsghdr
+const IFINFOMSG: usize = 16;
+const IFADDRMSG: usize = 8;
+
+/// The kernel answers into buffers of 32 KiB at most (net/netlink/af_netlink.c).
+const ANSWER: usize = 64 * 1024;
+
+/// How often a list that changed while it was read is read again.
+const DUMPS: u32 = 16;
+
+// linux/rtnetlink.h, linux/if_link.h: not in libc for every target.
+const IFLA_EXT_MASK: u16 = 29;
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+const IFA_RT_PRIORITY: u16 = 9;
+const IFA_PROTO: u16 = 11;
+
+/// Flags of an address that its owner chose; the others are the kernel's own marks (linux/if_addr.h).
+const CHOSEN_FLAGS: u32 = libc::IFA_F_NODAD
+    | libc::IFA_F_HOMEADDRESS
+    | libc::IFA_F_MANAGETEMPADDR
+    | libc::IFA_F_NOPREFIXROUTE
+    | libc::IFA_F_MCAUTOJOIN;
+
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+    sequence: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: i32,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+}
+
+/// An address of a device: what is needed to give it to another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    family: u8,
+    prefix: u8,
+    scope: u8,
+    flags: u32,
+    /// As the kernel sent them: address, local, broadcast, priority, protocol.
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+impl Address {
+    /// Configured by somebody, and of meaning beyond the link: what config-linux.md wants to be kept. Others belong
+    /// to the place that gave them (a DHCP lease, autoconfiguration), or are made again by the kernel.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.flags & libc::IFA_F_PERMANENT != 0 && self.scope == libc::RT_SCOPE_UNIVERSE
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = [libc::IFA_LOCAL, libc::IFA_ADDRESS]
+            .iter()
+            .find_map(|wanted| self.attributes.iter().find(|(kind, _)| kind == wanted))
+            .map_or(&[][..], |(_, bytes)| bytes);
+        if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
+            write!(f, "{}/{}", Ipv4Addr::from(bytes), self.prefix)
+        } else if let Ok(bytes) = <[u8; 16]>::try_from(bytes) {
+            write!(f, "{}/{}", Ipv6Addr::from(bytes), self.prefix)
+        } else {
+            write!(f, "address of family {}", self.family)
+        }
+    }
+}
+
+/// A request while it is written: nlmsghdr, a fixed part, attributes.
+struct Request(Vec<u8>);
+
+impl Request {
+    fn new(kind: u16, flags: i32) -> Request {
+        let mut bytes = vec![0; HEADER];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&((flags | libc::NLM_F_REQUEST) as u16).to_ne_bytes());
+        Request(bytes)
+    }
+
+    /// struct ifinfomsg; `flags` are changed and no others.
+    fn link(mut self, index: i32, flags: u32) -> Request {
+        self.0.extend([0; 4]);
+        self.0.extend(index.to_ne_bytes());
+        self.0.extend(flags.to_ne_bytes());
+        self.0.extend(flags.to_ne_bytes());
+        self
+    }
+
+    /// struct ifaddrmsg.
+    fn address(mut self, index: i32, address: &Address) -> Request {
+        self.0.extend([address.family, address.prefix, address.flags as u8, address.scope]);
+        self.0.extend(index.to_ne_bytes());
+        self
+    }
+
+    fn attribute(mut self, kind: u16, value: &[u8]) -> Request {
+        let length = (4 + value.len()) as u16;
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(aligned(self.0.len()), 0);
+        self
+    }
+
+    fn name(self, name: &str) -> Request {
+        let mut text = name.as_bytes().to_vec();
+        text.push(0);
+        self.attribute(libc::IFLA_IFNAME, &text)
+    }
+
+    fn finish(mut self, sequence: u32) -> Vec<u8> {
+        let length = self.0.len() as u32;
+        self.0[0..4].copy_from_slice(&length.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.0
+    }
+}
+
+impl Socket {
+    /// A socket in the network namespace of this thread.
+    pub(crate) fn open() -> nix::Result<Socket> {
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            Some(SockProtocol::NetlinkRoute),
+        )?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        Ok(Socket { fd, sequence: 0 })
+    }
+
+    /// The device of this name. ENODEV if there is none.
+    pub(crate) fn link(&mut self, name: &str) -> nix::Result<Link> {
+        self.get_link(Request::new(libc::RTM_GETLINK, 0).link(0, 0).name(name))
+    }
+
+    pub(crate) fn link_at(&mut self, index: i32) -> nix::Result<Link> {
+        self.get_link(Request::new(libc::RTM_GETLINK, 0).link(index, 0))
+    }
+
+    fn get_link(&mut self, request: Request) -> nix::Result<Link> {
+        let request = request.attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        let mut link = None;
+        self.ask(request, |kind, body| {
+            if kind == libc::RTM_NEWLINK {
+                link = parse_link(body);
+            }
+        })?;
+        link.ok_or(Errno::EBADMSG)
+    }
+
+    /// All addresses of a device, in the kernel's order: of several in one subnet, the first is the primary one.
+    pub(crate) fn addresses(&mut self, index: i32) -> nix::Result<Vec<Address>> {
+        let mut tries = 0;
+        loop {
+            let mut addresses = Vec::new();
+            // struct ifaddrmsg of zeroes: every family. The kernel lists all devices.
+            let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
+            request.0.extend([0; IFADDRMSG]);
+            let result = self.ask(request, |kind, body| {
+                if kind == libc::RTM_NEWADDR && number(body, 4) == Some(index as u32) {
+                    addresses.extend(parse_address(body));
+                }
+            });
+            match result {
+                Err(Errno::EINTR) if tries < DUMPS => tries += 1,
+                other => return other.map(|()| addresses),
+            }
+        }
+    }
+
+    /// Move a device to the namespace, where it is called `name`. The kernel takes it down, and forgets its addresses.
+    pub(crate) fn move_link(&mut self, index: i32, netns: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
+        let request = Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK)
+            .link(index, 0)
+            .attribute(libc::IFLA_NET_NS_FD, &netns.as_raw_fd().to_ne_bytes())
+            .name(name);
+        self.ask(request, |_, _| {})
+    }
+
+    /// `name` may hold one `%d`.
+    pub(crate) fn rename(&mut self, index: i32, name: &str) -> nix::Result<()> {
+        self.ask(Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK).link(index, 0).name(name), |_, _| {})
+    }
+
+    pub(crate) fn set_up(&mut self, index: i32) -> nix::Result<()> {
+        self.ask(Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK).link(index, libc::IFF_UP as u32), |_, _| {})
+    }
+
+    pub(crate) fn add_address(&mut self, index: i32, address: &Address) -> nix::Result<()> {
+        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let chosen = Address { flags: address.flags & CHOSEN_FLAGS, ..address.clone() };
+        let mut request = Request::new(libc::RTM_NEWADDR, flags).address(index, &chosen);
+        for (kind, value) in &chosen.attributes {
+            request = request.attribute(*kind, value);
+        }
+        self.ask(request.attribute(libc::IFA_FLAGS, &chosen.flags.to_ne_bytes()), |_, _| {})
+    }
+
+    /// Send a request and hand each answer to `take`, up to the last. EINTR: a list changed while it was sent.
+    fn ask(&mut self, request: Request, mut take: impl FnMut(u16, &[u8])) -> nix::Result<()> {
+        self.sequence += 1;
+        let wants_ack = short(&request.0, 6).is_some_and(|flags| i32::from(flags) & libc::NLM_F_ACK != 0);
+        send(self.fd.as_raw_fd(), &request.finish(self.sequence), MsgFlags::empty())?;
+        let mut buffer = vec![0; ANSWER];
+        let mut disturbed = false;
+        loop {
+            let length = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => continue,
+                other => other?,
+            };
+            let mut rest = buffer.get(..length).unwrap_or_default();
+            while let Some((header, body, after)) = split(rest) {
+                rest = after;
+                if header.sequence != self.sequence {
+                    continue;
+                }
+                disturbed |= header.flags & libc::NLM_F_DUMP_INTR != 0;
+                match header.kind as i32 {
+                    // Both begin with the error number, negative, or 0.
+                    libc::NLMSG_ERROR | libc::NLMSG_DONE => {
+                        return match number(body, 0).unwrap_or_default() as i32 {
+                            0 if disturbed => Err(Errno::EINTR),
+                            0 => Ok(()),
+                            errno => Err(Errno::from_raw(-errno)),
+                        };
+                    }
+                    _ => take(header.kind, body),
+                }
+                // An answer that is not part of a list and not followed by an acknowledgement is the only one.
+                if header.flags & libc::NLM_F_MULTI == 0 && !wants_ack {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn short(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+struct Header {
+    kind: u16,
+    flags: i32,
+    sequence: u32,
+}
+
+/// The first message: its header, what follows it, and the messages after it. None at the end, or if the lengths
+/// make no sense.
+fn split(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
+    let length = number(bytes, 0)? as usize;
+    let body = bytes.get(HEADER..length)?;
+    let header =
+        Header { kind: short(bytes, 4)?, flags: short(bytes, 6)?.into(), sequence: number(bytes, 8)? };
+    Some((header, body, bytes.get(aligned(length)..).unwrap_or_default()))
+}
+
+/// (type, value) pairs of what follows the fixed part of a message.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const FLAGS: u16 = (libc::NLA_F_NESTED | libc::NLA_F_NET_BYTEORDER) as u16;
+    std::iter::from_fn(move || {
+        let length = short(bytes, 0)? as usize;
+        let attribute = (short(bytes, 2)? & !FLAGS, bytes.get(4..length)?);
+        bytes = bytes.get(aligned(length)..).unwrap_or_default();
+        Some(attribute)
+    })
+}
+
+fn parse_link(body: &[u8]) -> Option<Link> {
+    let (_, name) = attributes(body.get(IFINFOMSG..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
+    let name = name.split(|byte| *byte == 0).next()?;
+    Some(Link {
+        index: number(body, 4)? as i32,
+        name: String::from_utf8(name.to_vec()).ok()?,
+        up: number(body, 8)? & libc::IFF_UP as u32 != 0,
+    })
+}
+
+fn parse_address(body: &[u8]) -> Option<Address> {
+    let [family, prefix, flags, scope, ..] = *body else { return None };
+    let mut address = Address { family, prefix, scope, flags: flags.into(), attributes: Vec::new() };
+    for (kind, value) in attributes(body.get(IFADDRMSG..)?) {
+        match kind {
+            // All 32 bits of them.
+            libc::IFA_FLAGS => address.flags = number(value, 0)?,
+            libc::IFA_ADDRESS | libc::IFA_LOCAL | libc::IFA_BROADCAST | IFA_RT_PRIORITY | IFA_PROTO => {
+                address.attributes.push((kind, value.to_vec()));
+            }
+            _ => {}
+        }
+    }
+    Some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_what_the_kernel_reads() {
+        let bytes = Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK).link(7, 1).name("eth0").finish(3);
+        assert_eq!(bytes.len(), HEADER + IFINFOMSG + 12, "the name with its NUL is padded");
+        let (header, body, rest) = split(&bytes).unwrap();
+        assert_eq!((header.kind, header.flags, header.sequence), (libc::RTM_SETLINK, 5, 3));
+        assert!(rest.is_empty());
+        assert_eq!(parse_link(body), Some(Link { index: 7, name: "eth0".to_string(), up: true }));
+        assert_eq!(number(body, 12), Some(1), "only this flag is changed");
+    }
+
+    #[test]
+    fn addresses_come_through_unchanged() {
+        let address = Address {
+            family: libc::AF_INET as u8,
+            prefix: 24,
+            scope: 0,
+            flags: libc::IFA_F_PERMANENT | libc::IFA_F_NOPREFIXROUTE,
+            attributes: vec![(libc::IFA_ADDRESS, vec![192, 0, 2, 1]), (libc::IFA_LOCAL, vec![192, 0, 2, 9])],
+        };
+        let mut request = Request::new(libc::RTM_NEWADDR, 0).address(4, &address);
+        for (kind, value) in &address.attributes {
+            request = request.attribute(*kind, value);
+        }
+        let bytes = request.attribute(libc::IFA_FLAGS, &address.flags.to_ne_bytes()).finish(1);
+        let (_, body, _) = split(&bytes).unwrap();
+        assert_eq!(parse_address(body), Some(address.clone()));
+        assert_eq!(address.to_string(), "192.0.2.9/24");
+        assert!(address.is_kept());
+        assert!(!Address { scope: libc::RT_SCOPE_LINK, ..address.clone() }.is_kept());
+        assert!(!Address { flags: 0, ..address }.is_kept());
+    }
+
+    #[test]
+    fn nonsense_is_no_message() {
+        let good = Request::new(libc::RTM_NEWLINK, 0).link(1, 0).name("lo").finish(1);
+        for length in 0..good.len() {
+            assert!(split(&good[..length]).is_none(), "{length}");
+        }
+        let (_, body, _) = split(&good).unwrap();
+        for length in 0..body.len() - 1 {
+            // The last byte is padding, and the name needs its NUL no more than that.
+            assert_eq!(parse_link(&body[..length]), None, "{length}");
+        }
+        for length in 0u32..16 {
+            let mut short = good.clone();
+            short[..4].copy_from_slice(&length.to_ne_bytes());
+            assert!(split(&short).is_none());
+        }
+        // A length of 0 in an attribute must not be read for ever.
+        assert_eq!(attributes(&[0; 8]).count(), 0);
+    }
+}
