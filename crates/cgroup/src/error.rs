@@ -55,16 +55,8 @@ impl fmt::Display for List<'_> {
     }
 }
 
-/// strerror in Go's spelling: lower case, unless it begins with an abbreviation (`RFS specific error`).
-fn words(errno: Errno) -> String {
-    let text = errno.desc();
-    let mut letters = text.chars();
-    match (letters.next(), letters.next()) {
-        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
-            first.to_lowercase().chain(text.chars().skip(1)).collect()
-        }
-        _ => text.to_string(),
-    }
+fn words(errno: Errno) -> &'static str {
+    coracle_sys::Errno(errno as i32).words()
 }
 
 #[cfg(test)]

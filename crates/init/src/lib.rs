@@ -6,6 +6,8 @@
 //! resolved below the descriptor of its root filesystem.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+// There is no heap to box a failure in, and the first one ends the process.
+#![allow(clippy::result_large_err)]
 
 mod become_process;
 mod execute;
@@ -92,7 +94,7 @@ fn run(program: Program<'static>) -> ! {
     let Failure(mut message) = failure;
     message.step = init.step;
     // The last word; if nobody listens any more there is nobody to tell.
-    if socket::send(init.peer, &message.encode(), None).is_err() {}
+    socket::send(init.peer, &message.encode(), None).ok(); // see above
     process::exit(1)
 }
 
@@ -126,10 +128,8 @@ impl Init {
         process::set_name(c"oar-init")?;
         // Nobody in a namespace that we share may look into this process (CVE-2016-9962). While the id maps are
         // not written, /proc files of an undumpable process would be closed to an unprivileged runtime too.
-        let waits_for_maps = program
-            .clone()
-            .take(2)
-            .any(|numbered| matches!(numbered, Ok(Numbered { op: Op::Await {}, .. })));
+        let waits_for_maps =
+            program.clone().take(2).any(|numbered| matches!(numbered, Ok(Numbered { op: Op::Await {}, .. })));
         if !waits_for_maps {
             process::set_dumpable(false)?;
         }
@@ -195,7 +195,8 @@ impl Init {
             Op::SealReadonly { target } => self.rootfs.seal_readonly(target),
             Op::ReadonlyRoot {} => self.rootfs.readonly_root(),
             Op::Scheduler { policy, flags, nice, priority, runtime, deadline, period } => {
-                let attr = process::SchedAttr { size: 0, policy, flags, nice, priority, runtime, deadline, period };
+                let attr =
+                    process::SchedAttr { size: 0, policy, flags, nice, priority, runtime, deadline, period };
                 Ok(process::sched_setattr(attr)?)
             }
             Op::IoPriority { value } => Ok(process::set_io_priority(value)?),

@@ -110,7 +110,8 @@ fn create(root: i32, path: &[u8], make: Make) -> Result<Fd, Errno> {
         let rest = todo.as_bytes().get(position..).unwrap_or_default();
         let skip = rest.iter().take_while(|byte| **byte == b'/').count();
         let name = rest.get(skip..).unwrap_or_default();
-        let name = name.get(..name.iter().position(|byte| *byte == b'/').unwrap_or(name.len())).unwrap_or_default();
+        let name =
+            name.get(..name.iter().position(|byte| *byte == b'/').unwrap_or(name.len())).unwrap_or_default();
         if name.is_empty() {
             if done.as_bytes().is_empty() {
                 done.push(b"/")?;

@@ -103,9 +103,14 @@ impl Rootfs {
             mount::setattr(clone.number(), true, &slave)?;
             clone
         };
-        // Over the host's root: no directory on the way has to be searchable for the new namespace's user.
-        let over = fd::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
-        mount::attach(root.number(), over.number())?;
+        // At its own path, where hooks that enter this namespace look for it. A user of the new namespace who may
+        // not search a directory on the way attaches it over the host's root.
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let point = match fd::openat(libc::AT_FDCWD, path, flags, 0) {
+            Err(Errno::ACCES) => fd::openat(libc::AT_FDCWD, c"/", flags, 0)?,
+            other => other?,
+        };
+        mount::attach(root.number(), point.number())?;
         self.root = Some(root);
         Ok(())
     }
@@ -128,7 +133,7 @@ impl Rootfs {
         if target.to_bytes().starts_with(b"/proc/") || fd::fstatfs(found.number())?.0 != PROC_SUPER_MAGIC {
             return Ok(());
         }
-        Err(Failure::new(Errno::PERM, detail::MOUNT_POINT, target.to_bytes()))
+        Err(Failure::new(Errno::PERM, detail::INSIDE_PROC, target.to_bytes()))
     }
 
     fn attach_at(&self, mount_fd: &Fd, point: &Fd, target: &CStr) -> Done {
@@ -145,7 +150,6 @@ impl Rootfs {
             source,
             options,
             set,
-            clear,
             set_below,
             clear_below,
             propagation,
@@ -173,9 +177,10 @@ impl Rootfs {
                 .map_err(|errno| complaint(&context, errno))?;
         }
         mount::fsconfig_create(context.number()).map_err(|errno| complaint(&context, errno))?;
-        // On one new mount "below" is the mount itself.
-        let attributes = (set & !clear | set_below) & !clear_below;
-        let made = mount::fsmount(context.number(), attributes).map_err(|errno| complaint(&context, errno))?;
+        // As mount_setattr(2) on a mount without attributes, where "below" is the mount itself too.
+        let attributes = set & !clear_below | set_below;
+        let made =
+            mount::fsmount(context.number(), attributes).map_err(|errno| complaint(&context, errno))?;
         drop(context);
         if id_map >= 0 {
             let namespace = Fd::own(id_map);
@@ -321,6 +326,8 @@ impl Rootfs {
                 Err(errno) => return Err(errno.into()),
             }
         }
+        let root = fd::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        mount::attach(self.root(), root.number())?;
         mount::fchdir(self.root())?;
         mount::chroot(c".")?;
         Ok(mount::chdir(c"/")?)
@@ -352,11 +359,8 @@ impl Rootfs {
     /// The masks' /dev/null comes from the host and is the real one: the container's could be anything
     /// (CVE-2025-31133).
     pub(crate) fn take_null(&mut self, given: i32) -> Done {
-        let null = if given >= 0 {
-            Fd::own(given)
-        } else {
-            mount::clone_tree(libc::AT_FDCWD, c"/dev/null", false)?
-        };
+        let null =
+            if given >= 0 { Fd::own(given) } else { mount::clone_tree(libc::AT_FDCWD, c"/dev/null", false)? };
         let stat = fd::fstat(null.number())?;
         if stat.kind() != libc::S_IFCHR || stat.rdev != fd::device_number(1, 3) {
             return Err(Failure::new(Errno::NODEV, detail::OTHER_DEVICE, b"/dev/null"));

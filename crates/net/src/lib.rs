@@ -31,10 +31,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // As Go words them: `no such device`.
-        let mut letters = self.errno.desc().chars();
-        let first = letters.next().map(|letter| letter.to_ascii_lowercase());
-        write!(f, "{}: {}{}", self.what, first.unwrap_or_default(), letters.as_str())?;
+        write!(f, "{}: {}", self.what, coracle_sys::Errno(self.errno as i32).words())?;
         match &self.undo {
             Some(undo) => write!(f, "; and it is not back on the host: {undo}"),
             None => Ok(()),

@@ -75,7 +75,7 @@ fn create_options(options: &Options, passed: Passed) -> CreateOptions {
         pidfd_socket: options.pidfd_socket.clone(),
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
-        preserve_fds: passed.preserve,
+        preserve_fds: passed.listen + passed.preserve,
         listen_fds: passed.listen,
         systemd_cgroup: options.systemd_cgroup,
     }

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{Linux, LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{
+    Linux, LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxResources, Spec,
+};
 
 use crate::check::{Check, shown};
 use crate::types::{CgroupPath, CgroupPlan, Options, Resources};
@@ -25,27 +27,43 @@ pub(crate) fn plan(linux: Option<&Linux>, options: &Options, check: &mut Check) 
     CgroupPlan { path, resources }
 }
 
+/// Where a document puts the cgroup of the container `id`; only for documents that were planned before.
+pub fn cgroup_path(spec: &Spec, id: &str) -> CgroupPath {
+    place(&given_path(spec.linux().as_ref()), id)
+}
+
+fn given_path(linux: Option<&Linux>) -> String {
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn names_nothing(path: &str) -> bool {
+    path.split('/').all(|part| matches!(part, "" | "."))
+}
+
+fn place(given: &str, id: &str) -> CgroupPath {
+    if given.starts_with('/') {
+        CgroupPath::Absolute(given.into())
+    } else if names_nothing(given) {
+        CgroupPath::Relative(id.into())
+    } else {
+        CgroupPath::Relative(given.into())
+    }
+}
+
 fn path(linux: Option<&Linux>, options: &Options, check: &mut Check) -> CgroupPath {
     const PLACE: &str = "linux.cgroupsPath";
-    let given =
-        linux.and_then(|l| l.cgroups_path().as_deref()).map(|p| p.to_string_lossy()).unwrap_or_default();
+    let given = given_path(linux);
     if given.contains(['\0', '\n']) {
         check.refuse(PLACE, "must not hold a NUL or a newline", &given);
     }
     if given.split('/').any(|part| part == "..") {
         check.refuse(PLACE, "must not have .. in it", &given);
     }
-    let nowhere = given.split('/').all(|part| matches!(part, "" | "."));
-    if nowhere && given.starts_with('/') {
+    if names_nothing(&given) && given.starts_with('/') {
         check.refuse(PLACE, "must not be the root cgroup", &given);
     }
-    if given.starts_with('/') {
-        CgroupPath::Absolute(given.into_owned())
-    } else if nowhere {
-        CgroupPath::Relative(options.id.clone())
-    } else {
-        CgroupPath::Relative(given.into_owned())
-    }
+    place(&given, &options.id)
 }
 
 fn unsupported(field: &str, check: &mut Check) {

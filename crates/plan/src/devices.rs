@@ -13,8 +13,6 @@ use crate::types::{Action, Device, DeviceKind, Host, Step};
 const MAX_MAJOR: i64 = 0xfff;
 const MAX_MINOR: i64 = 0xf_ffff;
 
-const FILE_TYPE: u32 = 0o170_000;
-
 /// (path, major, minor): runtime-spec config-linux.md "Default Devices"; numbers from the kernel's devices.txt.
 const DEFAULTS: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
@@ -114,7 +112,12 @@ fn device(
     }
     // Some engines send st_mode as it is, with the file type in it.
     let mode = entry.file_mode().unwrap_or(0o666);
-    if mode & !(FILE_TYPE | 0o7777) != 0 {
+    let own_type = match kind {
+        DeviceKind::Character => 0o020000,
+        DeviceKind::Block => 0o060000,
+        DeviceKind::Fifo => 0o010000,
+    };
+    if mode & !0o7777 != 0 && mode & !0o7777 != own_type {
         check.refuse(
             format!("{place}.fileMode"),
             "must be permission bits, at most 07777",

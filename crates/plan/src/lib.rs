@@ -27,6 +27,7 @@ mod sysctl;
 mod types;
 
 pub use capabilities::capability_names;
+pub use cgroup::cgroup_path;
 pub use document::parse;
 pub use explain::{describe, explain};
 pub use hooks::hook_names;

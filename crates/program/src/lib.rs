@@ -72,14 +72,14 @@ ops! {
     8 LoopbackUp { }
     /// Propagation of everything below `/`.
     9 IsolateMounts { propagation: u64 }
-    /// Attach the root filesystem over `/`; `fd` is a detached mount and stays open as the root of all paths. With
-    /// an `fd` of -1 the tree is cloned here, from `path`.
+    /// Attach the root filesystem at `path`; `fd` is a detached mount and stays open as the root of all paths. With
+    /// an `fd` of -1 the tree is cloned here, from the same path.
     10 AttachRoot { fd: i32, path: &'a core::ffi::CStr }
     /// A new filesystem. `options` alternates keys and values; an empty value is a flag. `propagation` and
     /// `propagation_below` are MS_* or 0, for the mount and for everything below it too. `flags` are MOUNT_*.
     11 Mount { target: &'a core::ffi::CStr, fstype: &'a core::ffi::CStr, source: &'a core::ffi::CStr,
-        options: List<'a>, set: u64, clear: u64, set_below: u64, clear_below: u64, propagation: u64,
-        propagation_below: u64, id_map: i32, flags: u32 }
+        options: List<'a>, set: u64, set_below: u64, clear_below: u64, propagation: u64, propagation_below: u64,
+        id_map: i32, flags: u32 }
     /// A detached mount that the runtime made, complete with its attributes.
     12 Attach { fd: i32, target: &'a core::ffi::CStr, directory: u32 }
     /// The same, made here, for a runtime that may not mount in its own namespace. The last four are as in Mount.

@@ -82,6 +82,8 @@ pub mod detail {
     pub const OTHER_DEVICE: u32 = 34;
     /// The mount point could not be made or reached.
     pub const MOUNT_POINT: u32 = 35;
+    /// The mount point is somewhere in procfs.
+    pub const INSIDE_PROC: u32 = 37;
     /// An id or a capability reads back other than it was set.
     pub const READ_BACK: u32 = 36;
 }

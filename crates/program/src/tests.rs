@@ -10,20 +10,22 @@ fn example() -> Vec<u8> {
     let mut options = Vec::new();
     let mut writer = Writer::new(HEADER);
     writer.push(1, Op::Hostname { name: c"oar" });
-    writer.push(2, Op::Mount {
-        target: c"/proc",
-        fstype: c"proc",
-        source: c"proc",
-        options: List::collect(&mut options, &[c"mode", c"755", c"nosymfollow", c""]),
-        set: 14,
-        clear: 0,
-        set_below: 0,
-        clear_below: 0,
-        propagation: 0,
-        propagation_below: 0,
-        id_map: -1,
-        flags: MOUNT_COPY_UP,
-    });
+    writer.push(
+        2,
+        Op::Mount {
+            target: c"/proc",
+            fstype: c"proc",
+            source: c"proc",
+            options: List::collect(&mut options, &[c"mode", c"755", c"nosymfollow", c""]),
+            set: 14,
+            set_below: 0,
+            clear_below: 0,
+            propagation: 0,
+            propagation_below: 0,
+            id_map: -1,
+            flags: MOUNT_COPY_UP,
+        },
+    );
     writer.push(3, Op::PivotRoot {});
     writer.finish()
 }

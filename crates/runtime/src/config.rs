@@ -3,12 +3,13 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use coracle_plan::{Options, Plan, TerminalTo, Violation};
+use coracle_plan::{Action, Hooks, InitHook, Namespace, Options, Plan, TerminalTo, Violation};
+use nix::errno::Errno;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, words};
 use crate::{CreateOptions, Id, probe};
 
 /// Bytes. Docker's largest are some tens of kilobytes.
@@ -32,29 +33,75 @@ pub(crate) fn decide(id: &Id, options: &CreateOptions, foreground: bool, run: bo
     let bundle = match bundle.to_str() {
         Some(bundle) => bundle.to_string(),
         None => {
-            let text = format!("bundle {} is not valid UTF-8, which the state document needs", bundle.display());
+            let text =
+                format!("bundle {} is not valid UTF-8, which the state document needs", bundle.display());
             return Err(Error::new(Code::Invalid, text));
         }
     };
-    let planned = coracle_plan::plan(&spec, &host, &Options {
-        id: id.as_str().into(),
-        bundle,
-        terminal: match (&options.console_socket, foreground) {
-            (Some(_), _) => TerminalTo::ConsoleSocket,
-            (None, true) => TerminalTo::Foreground,
-            (None, false) => TerminalTo::Nowhere,
+    let planned = coracle_plan::plan(
+        &spec,
+        &host,
+        &Options {
+            id: id.as_str().into(),
+            bundle,
+            terminal: match (&options.console_socket, foreground) {
+                (Some(_), _) => TerminalTo::ConsoleSocket,
+                (None, true) => TerminalTo::Foreground,
+                (None, false) => TerminalTo::Nowhere,
+            },
+            no_pivot: options.no_pivot,
+            no_new_keyring: options.no_new_keyring,
+            preserve_fds: options.preserve_fds,
+            listen_fds: options.listen_fds,
+            systemd_cgroup: options.systemd_cgroup,
+            run,
         },
-        no_pivot: options.no_pivot,
-        no_new_keyring: options.no_new_keyring,
-        preserve_fds: options.preserve_fds,
-        listen_fds: options.listen_fds,
-        systemd_cgroup: options.systemd_cgroup,
-        run,
-    });
+    );
     let mut plan = planned.map_err(|violations| refused(&violations))?;
+    let violations = check_files(&plan);
+    if !violations.is_empty() {
+        return Err(refused(&violations));
+    }
     warnings.append(&mut plan.warnings);
     plan.warnings = warnings;
     Ok(Decided { plan, document, resctrl: host.resctrl.clone(), host })
+}
+
+/// What only a look at the host can tell: are the hooks programs, and is a namespace to join not the host's own?
+fn check_files(plan: &Plan) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let inside = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Hook { hook, kind: InitHook::CreateContainer } => Some(hook),
+        _ => None,
+    });
+    let Hooks { prestart, create_runtime, poststart, poststop } = &plan.hooks;
+    for hook in prestart.iter().chain(create_runtime).chain(inside).chain(poststart).chain(poststop) {
+        let why = match std::fs::metadata(&hook.path) {
+            Err(error) => words(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+            Ok(metadata) if metadata.is_dir() => "is a directory",
+            Ok(metadata) if metadata.mode() & 0o111 == 0 => "permission denied",
+            Ok(_) => continue,
+        };
+        let rule = format!("{}: {why}", hook.path.escape_debug());
+        violations.push(Violation { place: format!("{}.path", hook.place), rule });
+    }
+    // A sysctl of a namespace is then the host's.
+    let own = |path: &str| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    for step in &plan.steps {
+        let Action::Sysctl { key, .. } = &step.action else { continue };
+        let (namespace, name) = match key.split('/').next() {
+            Some("net") => (Namespace::Network, "net"),
+            Some("user") => (Namespace::User, "user"),
+            _ if key == "kernel/domainname" => (Namespace::Uts, "uts"),
+            _ => (Namespace::Ipc, "ipc"),
+        };
+        let joined = plan.spawn.join.iter().find(|join| join.namespace == namespace);
+        if joined.is_some_and(|join| own(&join.path) == own(&format!("/proc/self/ns/{name}"))) {
+            let rule = format!("the {name} namespace to join is the host's own");
+            violations.push(Violation { place: step.place.clone(), rule });
+        }
+    }
+    violations
 }
 
 /// All that is wrong, in one line.

@@ -259,7 +259,8 @@ impl Attempt {
             messages::send(control.as_fd(), MessageKind::Go)?;
         }
 
-        let state = |status| hooks::state_document(&plan.id, status, child.pid, &plan.bundle, &plan.annotations);
+        let state =
+            |status| hooks::state_document(&plan.id, status, child.pid, &plan.bundle, &plan.annotations);
         let mut terminal = None;
         let mut warnings: Vec<String> = plan
             .warnings
@@ -319,8 +320,8 @@ impl Attempt {
         };
         record.process = Some(Process { pid: child.pid, start_time });
         self.directory.write(&record)?;
-        if let Some(path) = &options.pid_file {
-            write_pid_file(path, child.pid)?;
+        if let (Some(path), Some(draft)) = (&options.pid_file, &record.pid_file_draft) {
+            write_pid_file(path, draft, child.pid)?;
         }
         if let Some(socket) = sockets.pidfd.take() {
             socket.send("pidfd", child.pidfd.number())?;
@@ -335,7 +336,9 @@ impl Attempt {
             // It may have ended by itself, and may be reaped already.
             match process::pidfd_send_signal(child.pidfd.number(), libc::SIGKILL) {
                 Ok(()) | Err(coracle_sys::Errno(libc::ESRCH)) => {}
-                Err(errno) => left.push(format!("kill process {}: {}", child.pid, words(crate::errno(errno)))),
+                Err(errno) => {
+                    left.push(format!("kill process {}: {}", child.pid, words(crate::errno(errno))))
+                }
             }
             match process::wait(child.pidfd.number()) {
                 Ok(_) | Err(coracle_sys::Errno(libc::ECHILD)) => {}
@@ -349,6 +352,7 @@ impl Attempt {
             let removed = rdt::remove(plan, resctrl, self.directory.id(), *applied);
             left.extend(removed.err().map(|error| error.message));
         }
+        left.extend(delete::remove_draft(&self.directory).err().map(|error| error.message));
         // The record stays with whatever could not be removed.
         if left.is_empty() {
             left.extend(self.directory.remove().err().map(|error| error.message));
@@ -389,8 +393,7 @@ impl Ready {
 pub(crate) fn poststart(record: &Record) -> Result<()> {
     let pid = record.process.map_or(0, |process| process.pid);
     for hook in &record.hooks.poststart {
-        let state =
-            hooks::state_document(&record.id, "running", pid, &record.bundle, &record.annotations);
+        let state = hooks::state_document(&record.id, "running", pid, &record.bundle, &record.annotations);
         hooks::run(hook, &state)?;
     }
     Ok(())
@@ -417,6 +420,7 @@ fn intent(
         hooks: plan.hooks.clone(),
         late_steps: step::after_start(plan),
         intel_rdt,
+        pid_file_draft: options.pid_file.as_deref().map(|path| draft(path, &plan.id)).transpose()?,
         process: None,
     })
 }
@@ -473,8 +477,12 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
         let hint = match (stage, error.0) {
             (Stage::Clone, libc::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
             (Stage::Clone, libc::EAGAIN) => Some("RLIMIT_NPROC, or pids.max of a cgroup, is reached"),
-            (Stage::Clone, libc::EPERM) => Some("an ordinary user needs a user namespace in linux.namespaces"),
-            (Stage::Clone, libc::ENOSYS) => Some("it needs clone3(2), Linux 5.14 and no filter that hides it"),
+            (Stage::Clone, libc::EPERM) => {
+                Some("an ordinary user needs a user namespace in linux.namespaces")
+            }
+            (Stage::Clone, libc::ENOSYS) => {
+                Some("it needs clone3(2), Linux 5.14 and no filter that hides it")
+            }
             (Stage::Execute, libc::EACCES) => Some("the sysctl vm.memfd_noexec forbids programs in memory"),
             _ => None,
         };
@@ -534,7 +542,7 @@ pub(crate) fn died(child: &clone::Child, cgroup: Option<&Cgroup>) -> Error {
     let how = match process::wait(child.pidfd.number()) {
         Ok(process::Exit::Code(code)) => format!("exit status {code}"),
         Ok(process::Exit::Signal(signal)) => format!("signal {signal}"),
-        Err(error) => words(errno(error)),
+        Err(error) => words(errno(error)).to_string(),
     };
     died_how(&how, cgroup)
 }
@@ -576,20 +584,24 @@ fn check_pid_file(path: &Path) -> Result<()> {
     }
 }
 
+/// Where a pid file is written before it gets its name.
+fn draft(path: &Path, id: &str) -> Result<PathBuf> {
+    let path = std::path::absolute(path).map_err(|error| Error::io("--pid-file", &error))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(path.with_file_name(format!(".{name}.{id}")))
+}
+
 /// Digits and nothing else, and never half of them: callers parse the file the moment that it is there.
-fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(path.file_name().unwrap_or_default());
-    let temporary = path.with_file_name(temporary);
+fn write_pid_file(path: &Path, draft: &Path, pid: i32) -> Result<()> {
     std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o644)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(&temporary)
+        .open(draft)
         .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, path))
+        .and_then(|()| std::fs::rename(draft, path))
         .map_err(|error| Error::io(format!("--pid-file {}", path.display()), &error))
 }
 

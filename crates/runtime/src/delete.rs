@@ -22,6 +22,29 @@ pub(crate) fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
     cgroup.remove(EMPTY_DEADLINE).map_err(cgroup_error)
 }
 
+/// The record says nothing any more. The copy of the config beside it still tells where the cgroup is, and what is in
+/// the cgroup is the container's.
+fn remove_unrecorded(directory: &Directory) -> Result<()> {
+    let Some((spec, _)) = directory.read_config()?.and_then(|text| coracle_plan::parse(&text).ok()) else {
+        return Ok(());
+    };
+    let host = coracle_cgroup::host().map_err(cgroup_error)?;
+    let path = coracle_plan::cgroup_path(&spec, directory.id());
+    let location = coracle_cgroup::locate(&host, &path, directory.id()).map_err(cgroup_error)?;
+    remove_cgroup(&location.open())
+}
+
+/// A pid file that a killed create left half written.
+pub(crate) fn remove_draft(directory: &Directory) -> Result<()> {
+    let Some(draft) = directory.read()?.and_then(|record| record.pid_file_draft) else { return Ok(()) };
+    match std::fs::remove_file(&draft) {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+            Err(Error::io(format!("remove {}", draft.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Runtime {
     /// Remove a stopped container, or one that was never started. With `force` a running one is killed first, and
     /// one that does not exist is a success. Can be repeated until it succeeds.
@@ -36,8 +59,8 @@ impl Runtime {
             other => other?,
         };
         let record = match directory.read() {
-            // Nothing in it can be trusted: only the directory is certainly ours.
             Err(error) if error.code == Code::Invalid && force => {
+                remove_unrecorded(&directory)?;
                 return directory.remove().map(|()| nothing());
             }
             other => other?,
@@ -76,6 +99,7 @@ impl Runtime {
         if let Some(Rdt { resctrl, plan, applied }) = &record.intel_rdt {
             rdt::remove(plan, resctrl, id.as_str(), *applied)?;
         }
+        remove_draft(&directory)?;
         directory.remove()?;
         // The container is gone whatever they say (runtime-spec runtime.md "Lifecycle", step 13).
         if record.process.is_some() {

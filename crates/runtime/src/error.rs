@@ -73,7 +73,9 @@ impl Error {
     /// The same for an error of the standard library.
     pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Error {
         match error.raw_os_error() {
-            Some(number) => Error::system(what, Errno::from_raw(number)),
+            Some(number) => {
+                Error::new(Code::System, format!("{what}: {}", coracle_sys::Errno(number).words()))
+            }
             None => Error::new(Code::System, format!("{what}: {error}")),
         }
     }
@@ -98,15 +100,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The error number as Go's syscall package words it: `no such file or directory`.
-pub fn words(errno: Errno) -> String {
-    let text = errno.desc();
-    let mut letters = text.chars();
-    match (letters.next(), letters.next()) {
-        // An abbreviation in front stays: `RFS specific error`, `.lib section in a.out corrupted`.
-        (Some(first), Some(second)) if second.is_lowercase() || second == ' ' => {
-            first.to_lowercase().chain(text.chars().skip(1)).collect()
-        }
-        _ => text.to_string(),
-    }
+/// The error number in lower-case words: `no such file or directory`.
+pub fn words(errno: Errno) -> &'static str {
+    coracle_sys::Errno(errno as i32).words()
 }

@@ -206,7 +206,7 @@ fn spawn(hook: &Hook, stdio: [Fd; 3]) -> std::result::Result<Pid, Failure> {
             Errno::ENOEXEC => Some("a script needs a first line that begins with #!".to_string()),
             _ => None,
         };
-        Failure { line: words(errno), hint }
+        Failure { line: words(errno).to_string(), hint }
     })
 }
 

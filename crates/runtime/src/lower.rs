@@ -367,7 +367,6 @@ impl Lowering<'_> {
             source: &c_string(&mount.source)?,
             options: List::collect(&mut self.storage[0], &options),
             set: attributes.set,
-            clear: attributes.clear,
             set_below: attributes.recursive_set,
             clear_below: attributes.recursive_clear,
             propagation,
@@ -405,7 +404,10 @@ impl Lowering<'_> {
             return Ok(());
         }
         let tree = mount::clone_tree(libc::AT_FDCWD, &source, bind.recursive).map_err(|errno| {
-            Trouble::Words(Error::system(format!("bind source {}", source.to_string_lossy()), self::errno(errno)))
+            Trouble::Words(Error::system(
+                format!("bind source {}", source.to_string_lossy()),
+                self::errno(errno),
+            ))
         })?;
         let (id_map, recursive) = self.id_map(&bind.id_map)?;
         if id_map >= 0 {
@@ -445,9 +447,8 @@ impl Lowering<'_> {
         });
         // A hierarchy in which the container has no directory of its own shows the caller's, read as it is.
         let path = wanted.map(|directory| directory.path.display().to_string());
-        path.or(v1.map(str::to_string)).ok_or_else(|| {
-            Error::new(Code::Cgroup, "the container has no cgroup2 directory to mount")
-        })
+        path.or(v1.map(str::to_string))
+            .ok_or_else(|| Error::new(Code::Cgroup, "the container has no cgroup2 directory to mount"))
     }
 
     fn device(&mut self, number: u16, device: &Device) -> Result<(), Trouble> {
@@ -457,11 +458,8 @@ impl Lowering<'_> {
             DeviceKind::Block => libc::S_IFBLK,
             DeviceKind::Fifo => libc::S_IFIFO,
         };
-        let rdev = if device.kind == DeviceKind::Fifo {
-            0
-        } else {
-            fd::device_number(device.major, device.minor)
-        };
+        let rdev =
+            if device.kind == DeviceKind::Fifo { 0 } else { fd::device_number(device.major, device.minor) };
         if !device.bind {
             let (mode, uid, gid) = (kind | device.mode, device.uid, device.gid);
             self.writer.push(number, Op::Device { path: &path, mode, number: rdev, uid, gid });

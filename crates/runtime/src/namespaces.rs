@@ -51,7 +51,10 @@ fn open_one(join: &JoinNamespace) -> Result<OwnedFd> {
 /// What to write to timens_offsets (time_namespaces(7)).
 pub(crate) fn time_offsets(spawn: &Spawn) -> Vec<u8> {
     let lines = spawn.time_offsets.iter();
-    lines.map(|(clock, seconds, nanoseconds)| format!("{clock} {seconds} {nanoseconds}\n")).collect::<String>().into()
+    lines
+        .map(|(clock, seconds, nanoseconds)| format!("{clock} {seconds} {nanoseconds}\n"))
+        .collect::<String>()
+        .into()
 }
 
 /// Write the maps of a process's new user namespace (user_namespaces(7)). Each map is one write.

@@ -54,6 +54,8 @@ pub(crate) struct Record {
     /// What init has left to do when it is started.
     pub late_steps: Vec<Named>,
     pub intel_rdt: Option<Rdt>,
+    /// Beside the caller's pid file, until that is complete.
+    pub pid_file_draft: Option<PathBuf>,
     /// Absent while the container is being created.
     pub process: Option<Process>,
 }
@@ -161,6 +163,14 @@ impl Directory {
         self.id.as_str()
     }
 
+    pub(crate) fn read_config(&self) -> Result<Option<Vec<u8>>> {
+        match std::fs::read(self.member(CONFIG)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(format!("read {}", self.path.join(CONFIG).display()), &error)),
+        }
+    }
+
     /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood.
     pub(crate) fn read(&self) -> Result<Option<Record>> {
         let shown = self.path.join(RECORD);
@@ -209,7 +219,8 @@ impl Locked {
     }
 
     fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        let failed = |error: std::io::Error| Error::io(format!("write {}", self.path.join(name).display()), &error);
+        let failed =
+            |error: std::io::Error| Error::io(format!("write {}", self.path.join(name).display()), &error);
         let temporary = self.member(&format!(".{name}"));
         std::fs::OpenOptions::new()
             .write(true)

@@ -11,7 +11,7 @@ use crate::create::{died_how, poststart};
 use crate::error::{Code, Error, Result};
 use crate::messages::{self, Started};
 use crate::record::Directory;
-use crate::status::{self, Status};
+use crate::status::{self, Status, Waiting};
 use crate::{Id, Runtime};
 
 impl Runtime {
@@ -29,8 +29,14 @@ impl Runtime {
             };
             return Err(Error::new(Code::State, text));
         };
-        let Some(init) = status::waiting_init(&directory)? else {
-            return Err(Error::new(Code::State, "cannot start a container whose init no longer waits"));
+        let init = match status::waiting_init(&directory)? {
+            Waiting::Yes(init) => init,
+            Waiting::Busy => {
+                return Err(Error::new(Code::Busy, "too many commands want to start the container"));
+            }
+            Waiting::No => {
+                return Err(Error::new(Code::State, "cannot start a container whose init no longer waits"));
+            }
         };
         fcntl(&init, FcntlArg::F_SETFL(OFlag::empty()))
             .map_err(|errno| Error::system("prepare the start socket", errno))?;
@@ -52,7 +58,7 @@ impl Runtime {
         }
         poststart(&record).inspect_err(|_| {
             // The specification has the container stopped then; the hook's error is what the caller hears.
-            if crate::create::signal(pidfd.as_fd(), libc::SIGKILL).is_err() {}
+            crate::create::signal(pidfd.as_fd(), libc::SIGKILL).ok(); // see above
         })
     }
 }

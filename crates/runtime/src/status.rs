@@ -98,15 +98,24 @@ pub(crate) fn stat(pid: i32) -> Result<Option<(char, u64)>> {
     }
 }
 
-/// A connection to an init that waits to be started. `None` when nobody waits.
-pub(crate) fn waiting_init(directory: &Directory) -> Result<Option<OwnedFd>> {
+/// Is there an init that waits to be started?
+pub(crate) enum Waiting {
+    /// Connected to it.
+    Yes(OwnedFd),
+    /// Others are connected, more than it can hold.
+    Busy,
+    No,
+}
+
+pub(crate) fn waiting_init(directory: &Directory) -> Result<Waiting> {
     let failed = |errno| Error::system("connect to the container's start socket", errno);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
     let address = UnixAddr::new(&directory.member(START_SOCKET)).map_err(failed)?;
     match connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &address) {
-        Ok(()) => Ok(Some(socket)),
-        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(None),
+        Ok(()) => Ok(Waiting::Yes(socket)),
+        Err(Errno::EAGAIN) => Ok(Waiting::Busy),
+        Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(Waiting::No),
         Err(errno) => Err(failed(errno)),
     }
 }
@@ -123,12 +132,9 @@ pub(crate) fn derive(directory: &Directory, record: Option<&Record>) -> Result<(
     let status = if cgroup.open().is_frozen().unwrap_or(false) {
         Status::Paused
     } else {
-        match waiting_init(directory) {
-            Ok(None) => Status::Running,
-            Ok(Some(_)) => Status::Created,
-            // The queue of starters is full.
-            Err(error) if error.message.ends_with("temporarily unavailable") => Status::Created,
-            Err(error) => return Err(error),
+        match waiting_init(directory)? {
+            Waiting::No => Status::Running,
+            Waiting::Yes(_) | Waiting::Busy => Status::Created,
         }
     };
     Ok((status, Some(pidfd)))

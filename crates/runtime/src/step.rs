@@ -6,8 +6,8 @@ use coracle_program::{Message, detail};
 use coracle_sys::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Code, Error, words};
 use crate::errno;
+use crate::error::{Code, Error, words};
 
 /// As much of a step as it takes to say that it failed: kept on record for the steps after create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub(crate) fn explain(step: &Named, message: &Message) -> Error {
     let shown = data.escape_debug().to_string();
     let cause = words(errno(Errno(message.errno)));
     if let Kind::Execute(name) = &step.kind {
-        return not_executable(name, message, &shown, &cause);
+        return not_executable(name, message, &shown, cause);
     }
     let number = || message.data().try_into().map(i32::from_ne_bytes).unwrap_or_default();
     let what = match message.detail {
@@ -87,11 +87,16 @@ pub(crate) fn explain(step: &Named, message: &Message) -> Error {
             return Error::new(Code::Hook, format!("{}: timed out after {limit} s", step.name));
         }
         detail::FILESYSTEM => format!("{cause}: {shown}"),
-        detail::KIND_MISMATCH => format!("the source and {shown} are not both directories or both files: {cause}"),
+        detail::KIND_MISMATCH => {
+            format!("the source and {shown} are not both directories or both files: {cause}")
+        }
         detail::OTHER_DEVICE => format!("{shown} is something else: {cause}"),
         detail::MOUNT_POINT => format!("reach {shown} in the root filesystem: {cause}"),
+        detail::INSIDE_PROC => {
+            format!("{shown} leads into procfs, where only a few files may be covered: {cause}")
+        }
         detail::READ_BACK => "ids and capabilities read back other than they were set".into(),
-        _ => cause,
+        _ => cause.to_string(),
     };
     Error::new(Code::Step, format!("{}: {what}", step.name))
 }
@@ -99,14 +104,15 @@ pub(crate) fn explain(step: &Named, message: &Message) -> Error {
 /// Where the error number alone misleads.
 fn hint(action: Option<&Action>, message: &Message) -> Option<&'static str> {
     match (action?, message.errno, message.detail) {
-        (Action::Mount(_), libc::ENODEV, _) => Some("the kernel has no such filesystem type (/proc/filesystems)"),
+        (Action::Mount(_), libc::ENODEV, _) => {
+            Some("the kernel has no such filesystem type (/proc/filesystems)")
+        }
         (Action::Mount(mount), libc::EPERM, _) if mount.fstype == "proc" || mount.fstype == "sysfs" => Some(
             "a new procfs or sysfs needs a pid or network namespace of its own, and none of the host's hidden",
         ),
         (_, libc::ELOOP, detail::MOUNT_POINT) => {
             Some("a symbolic link on the way is refused here, or leads in circles")
         }
-        (_, libc::EPERM, detail::MOUNT_POINT) => Some("it leads into /proc, where only a few files may be covered"),
         (Action::PivotRoot, libc::EINVAL, _) => Some("the host runs from an initramfs: use --no-pivot"),
         (Action::Identity(_), libc::EINVAL, _) => Some("an id is not mapped in the user namespace"),
         _ => None,
@@ -133,7 +139,9 @@ fn not_executable(name: &str, message: &Message, data: &str, cause: &str) -> Err
             }
         }
         detail::NOT_A_PROGRAM => format!("{cause}: it has neither an ELF header nor a #! line"),
-        _ if name.clone().any(|c| c == '/') && message.errno == libc::ENOENT => format!("stat {name}: {cause}"),
+        _ if name.clone().any(|c| c == '/') && message.errno == libc::ENOENT => {
+            format!("stat {name}: {cause}")
+        }
         _ => cause.to_string(),
     };
     Error::new(Code::Execute, format!("exec: \"{name}\": {text}"))

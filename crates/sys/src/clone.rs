@@ -178,9 +178,9 @@ pub fn spawn(spawn: &Spawn<'_>) -> core::result::Result<Child, (Stage, Errno)> {
     } else {
         spawn_between(&mut shared, stacks)
     };
-    if process::set_signal_mask(mask).is_err() {}
+    process::set_signal_mask(mask).ok(); // the set is the kernel's own
     // SAFETY: both processes that used the mapping have ended or left this memory by execve.
-    if unsafe { syscall2(libc::SYS_munmap, stacks, 2 * STACK) }.is_err() {}
+    unsafe { syscall2(libc::SYS_munmap, stacks, 2 * STACK) }.ok(); // at worst the pages stay
 
     let pidfd = (shared.pidfd >= 0).then(|| Fd::own(shared.pidfd));
     let failure = shared.failure.or(result.err().map(|errno| (Stage::Clone, errno)));
@@ -189,7 +189,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> core::result::Result<Child, (Stage, Errno)> {
         (failure, pidfd) => {
             if let Some(pidfd) = pidfd {
                 // It exits by itself after recording the failure; an error of reaping it changes nothing here.
-                if process::wait(pidfd.number()).is_err() {}
+                process::wait(pidfd.number()).ok(); // see above
             }
             Err(failure.unwrap_or((Stage::Clone, Errno::INVAL)))
         }
@@ -360,7 +360,7 @@ pub fn hold_user_namespace() -> Result<(Child, Fd)> {
         // This copy of the write end must go, or the end of file would never come.
         if fd::close(write.number()).is_ok() {
             // Whatever it reads, the caller is done or dead.
-            if fd::read(read.number(), &mut [0]).is_err() {}
+            fd::read(read.number(), &mut [0]).ok(); // it ends either way
         }
         process::exit(0)
     }

@@ -29,7 +29,7 @@ impl Fd {
 impl Drop for Fd {
     fn drop(&mut self) {
         // The number is gone whatever close(2) answers, so there is nothing to do about an error.
-        if close(self.0).is_err() {}
+        close(self.0).ok(); // see above
     }
 }
 
@@ -113,7 +113,8 @@ pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize> {
 pub fn write(fd: i32, buffer: &[u8]) -> Result<usize> {
     loop {
         // SAFETY: the buffer is readable for its length.
-        let result = unsafe { syscall3(libc::SYS_write, fd as usize, buffer.as_ptr() as usize, buffer.len()) };
+        let result =
+            unsafe { syscall3(libc::SYS_write, fd as usize, buffer.as_ptr() as usize, buffer.len()) };
         if result != Err(Errno::INTR) {
             return result;
         }
@@ -208,17 +209,21 @@ pub fn mknodat(dir: i32, name: &CStr, mode: u32, device: u64) -> Result<()> {
     // The call takes the old 32-bit encoding (kernel include/linux/kdev_t.h, new_decode_dev).
     // SAFETY: `name` lives across the call.
     unsafe {
-        syscall4(libc::SYS_mknodat, dir as usize, name.as_ptr() as usize, mode as usize, device as u32 as usize)
+        syscall4(
+            libc::SYS_mknodat,
+            dir as usize,
+            name.as_ptr() as usize,
+            mode as usize,
+            device as u32 as usize,
+        )
     }
     .map(drop)
 }
 
 pub fn symlinkat(target: &CStr, dir: i32, name: &CStr) -> Result<()> {
     // SAFETY: both strings live across the call.
-    unsafe {
-        syscall3(libc::SYS_symlinkat, target.as_ptr() as usize, dir as usize, name.as_ptr() as usize)
-    }
-    .map(drop)
+    unsafe { syscall3(libc::SYS_symlinkat, target.as_ptr() as usize, dir as usize, name.as_ptr() as usize) }
+        .map(drop)
 }
 
 pub fn unlinkat(dir: i32, name: &CStr, flags: i32) -> Result<()> {
@@ -313,7 +318,8 @@ pub fn close_range(first: u32, last: u32) -> Result<()> {
 pub fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: usize = 4;
     // SAFETY: no pointers.
-    unsafe { syscall3(libc::SYS_close_range, first as usize, u32::MAX as usize, CLOSE_RANGE_CLOEXEC) }.map(drop)
+    unsafe { syscall3(libc::SYS_close_range, first as usize, u32::MAX as usize, CLOSE_RANGE_CLOEXEC) }
+        .map(drop)
 }
 
 /// memfd_create(2), executable on purpose (`MFD_EXEC`, see vm.memfd_noexec) and sealable.

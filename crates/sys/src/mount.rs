@@ -85,9 +85,7 @@ pub fn clone_tree(dir: i32, path: &CStr, recursive: bool) -> Result<Fd> {
         flags |= libc::AT_EMPTY_PATH as u32;
     }
     // SAFETY: `path` lives across the call.
-    fd_result(unsafe {
-        syscall3(libc::SYS_open_tree, dir as usize, path.as_ptr() as usize, flags as usize)
-    })
+    fd_result(unsafe { syscall3(libc::SYS_open_tree, dir as usize, path.as_ptr() as usize, flags as usize) })
 }
 
 /// Attach a detached mount onto what `target` is open on.

@@ -16,7 +16,7 @@ pub fn pid() -> i32 {
 pub fn exit(status: i32) -> ! {
     loop {
         // SAFETY: ends the process; no destructor of Rust needs to run in the processes that call this.
-        if unsafe { syscall1(libc::SYS_exit_group, status as usize) }.is_ok() {}
+        unsafe { syscall1(libc::SYS_exit_group, status as usize) }.ok(); // it does not return
     }
 }
 
@@ -185,7 +185,7 @@ pub fn setsid() -> Result<()> {
 
 pub fn umask(mask: u32) {
     // SAFETY: no pointers; umask(2) always succeeds.
-    if unsafe { syscall1(libc::SYS_umask, mask as usize) }.is_err() {}
+    unsafe { syscall1(libc::SYS_umask, mask as usize) }.ok(); // it always succeeds
 }
 
 pub fn personality(domain: u32) -> Result<()> {
@@ -266,10 +266,8 @@ pub fn join_session_keyring(name: &CStr) -> Result<()> {
 pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = [soft, hard];
     // SAFETY: struct rlimit64 is two u64.
-    unsafe {
-        syscall4(libc::SYS_prlimit64, pid as usize, resource as usize, limit.as_ptr() as usize, 0)
-    }
-    .map(drop)
+    unsafe { syscall4(libc::SYS_prlimit64, pid as usize, resource as usize, limit.as_ptr() as usize, 0) }
+        .map(drop)
 }
 
 /// All signals to their default action, none blocked: what a new program expects.
@@ -308,12 +306,7 @@ pub fn set_signal_mask(mask: u64) -> Result<u64> {
 pub fn execute(path: &CStr, args: &PointerArray, env: &PointerArray) -> Errno {
     // SAFETY: the arrays are null-terminated arrays of strings that live for ever.
     let result = unsafe {
-        syscall3(
-            libc::SYS_execve,
-            path.as_ptr() as usize,
-            args.as_ptr() as usize,
-            env.as_ptr() as usize,
-        )
+        syscall3(libc::SYS_execve, path.as_ptr() as usize, args.as_ptr() as usize, env.as_ptr() as usize)
     };
     result.err().unwrap_or(Errno::INVAL)
 }

@@ -51,7 +51,12 @@ pub fn send(socket: i32, data: &[u8], fd: Option<i32>) -> Result<()> {
     loop {
         // SAFETY: every pointer in the message is to something that lives here.
         let result = unsafe {
-            syscall3(libc::SYS_sendmsg, socket as usize, &raw const message as usize, libc::MSG_NOSIGNAL as usize)
+            syscall3(
+                libc::SYS_sendmsg,
+                socket as usize,
+                &raw const message as usize,
+                libc::MSG_NOSIGNAL as usize,
+            )
         };
         match result {
             Err(Errno::INTR) => {}
@@ -118,7 +123,12 @@ pub fn accept(listener: i32) -> Result<Fd> {
 pub fn loopback_up() -> Result<()> {
     // SAFETY: no pointers.
     let socket = unsafe {
-        syscall3(libc::SYS_socket, libc::AF_INET as usize, (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as usize, 0)
+        syscall3(
+            libc::SYS_socket,
+            libc::AF_INET as usize,
+            (libc::SOCK_DGRAM | libc::SOCK_CLOEXEC) as usize,
+            0,
+        )
     };
     let socket = match socket {
         // A kernel without IPv4 still has the interface.
