@@ -9,8 +9,8 @@ help: ## this list
 demo: ## build, make a bundle from busybox, run it, show what isolates it (root; a fresh Debian is enough)
 	@scripts/demo
 
-build: ## the release binary, target/release/oar
-	cargo build --release -p oar
+build: ## the release binary, static; prints where it is
+	@scripts/build
 
 test: ## everything: unit tests, black-box suite, kill sweep (root)
 	@scripts/test

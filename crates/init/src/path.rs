@@ -189,3 +189,111 @@ pub(crate) fn split(path: &CStr) -> (&[u8], &CStr) {
     // The NUL is the last byte of the name.
     (directory, CStr::from_bytes_with_nul(name).unwrap_or(c""))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::fs;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A root filesystem, and what must stay outside of it.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Tree {
+            let path = std::env::temp_dir().join(format!("coracle-init-{name}-{}", std::process::id()));
+            fs::create_dir_all(path.join("root")).unwrap();
+            fs::create_dir_all(path.join("outside")).unwrap();
+            Tree(path)
+        }
+        fn reach(&self, path: &str, make: Make) -> Result<(), i32> {
+            let root = fs::File::open(self.0.join("root")).unwrap();
+            let path = CString::new(path).unwrap();
+            match reach(root.as_raw_fd(), &path, make) {
+                Ok(_) => Ok(()),
+                Err(Failure(message)) => Err(message.errno),
+            }
+        }
+        fn inside(&self, path: &str) -> PathBuf {
+            self.0.join("root").join(path)
+        }
+        fn nothing_outside(&self) -> bool {
+            fs::read_dir(self.0.join("outside")).unwrap().next().is_none()
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    #[test]
+    fn missing_components_are_made() {
+        let tree = Tree::new("make");
+        assert_eq!(tree.reach("/a/b/c", Make::Directory), Ok(()));
+        assert!(tree.inside("a/b/c").is_dir());
+        assert_eq!(tree.reach("/a/b/f", Make::File), Ok(()));
+        assert!(tree.inside("a/b/f").is_file());
+        assert_eq!(tree.reach("//x///y/", Make::Directory), Ok(()));
+        assert!(tree.inside("x/y").is_dir());
+        assert_eq!(tree.reach("/", Make::Directory), Ok(()));
+        assert_eq!(tree.reach("/a/b/f/g", Make::File), Err(libc::ENOTDIR));
+    }
+
+    #[test]
+    fn t27_dots_stay_inside() {
+        let tree = Tree::new("dots");
+        assert_eq!(tree.reach("/../../outside/x", Make::Directory), Ok(()));
+        assert!(tree.inside("outside/x").is_dir());
+        assert!(tree.nothing_outside());
+    }
+
+    #[test]
+    fn t29_links_that_lead_nowhere_are_followed_inside() {
+        let tree = Tree::new("dangling");
+        fs::create_dir(tree.inside("etc")).unwrap();
+        symlink("../run/resolv.conf", tree.inside("etc/resolv.conf")).unwrap();
+        assert_eq!(tree.reach("/etc/resolv.conf", Make::File), Ok(()));
+        assert!(tree.inside("run/resolv.conf").is_file());
+
+        let outside = tree.0.join("outside/new");
+        symlink(&outside, tree.inside("absolute")).unwrap();
+        assert_eq!(tree.reach("/absolute", Make::File), Ok(()));
+        assert!(tree.nothing_outside());
+        assert!(tree.inside(outside.strip_prefix("/").unwrap().to_str().unwrap()).is_file());
+
+        symlink("/nowhere", tree.inside("d")).unwrap();
+        assert_eq!(tree.reach("/d/e", Make::Directory), Ok(()));
+        assert!(tree.inside("nowhere/e").is_dir());
+    }
+
+    #[test]
+    fn t28_circles_end() {
+        let tree = Tree::new("circles");
+        symlink("b", tree.inside("a")).unwrap();
+        symlink("a", tree.inside("b")).unwrap();
+        assert_eq!(tree.reach("/a/x", Make::Directory), Err(libc::ELOOP));
+        symlink("self", tree.inside("self")).unwrap();
+        assert_eq!(tree.reach("/self", Make::File), Err(libc::ELOOP));
+    }
+
+    #[test]
+    fn paths_that_are_too_long() {
+        let tree = Tree::new("long");
+        assert_eq!(tree.reach(&"/x".repeat(3000), Make::Directory), Err(libc::ENAMETOOLONG));
+        assert_eq!(tree.reach(&format!("/{}", "n".repeat(300)), Make::File), Err(libc::ENAMETOOLONG));
+    }
+
+    #[test]
+    fn names_and_numbers() {
+        assert_eq!(split(c"/dev/null"), (b"/dev/".as_slice(), c"null"));
+        assert_eq!(split(c"null"), (b"/".as_slice(), c"null"));
+        assert_eq!(decimal(0, &mut [0; 10]), b"0");
+        assert_eq!(decimal(u32::MAX, &mut [0; 10]), b"4294967295");
+    }
+}

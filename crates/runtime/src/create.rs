@@ -83,6 +83,8 @@ struct Attempt {
     cgroup: Option<Cgroup>,
     rdt: Option<Rdt>,
     child: Option<clone::Child>,
+    /// Set once a hook may have run: what such hooks began, poststop hooks end.
+    hooked: Option<Record>,
 }
 
 impl Runtime {
@@ -153,7 +155,7 @@ impl Runtime {
 
         self.make_root()?;
         let directory = Directory::claim(&self.root, id)?;
-        let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None };
+        let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
         match attempt.proceed(&decided, location, options, sockets, &joined) {
             Ok((record, control, terminal, warnings)) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
@@ -276,6 +278,7 @@ impl Attempt {
             };
             match message.kind {
                 MessageKind::Mounted => {
+                    self.hooked = Some(record.clone());
                     for hook in plan.hooks.prestart.iter().chain(&plan.hooks.create_runtime) {
                         hooks::run(hook, &state("creating"))?;
                     }
@@ -299,6 +302,9 @@ impl Attempt {
                 }
                 MessageKind::Failed => {
                     let error = step::explain_planned(plan, &message);
+                    if error.code == Code::Hook {
+                        self.hooked = Some(record.clone());
+                    }
                     return Err(with_output(error, hook_output));
                 }
                 MessageKind::Ready => break,
@@ -357,6 +363,9 @@ impl Attempt {
         if left.is_empty() {
             left.extend(self.directory.remove().err().map(|error| error.message));
         }
+        if let Some(record) = &self.hooked {
+            left.extend(delete::poststop(record));
+        }
         let mut error = error;
         if !left.is_empty() {
             error.message = format!("{}; and clean-up failed: {}", error.message, left.join("; "));
@@ -384,8 +393,8 @@ impl Ready {
     /// The error, after everything of the container was removed.
     fn abandon(self, error: Error) -> Error {
         let Ready { directory, record, child, .. } = self;
-        let cgroup = Some(record.cgroup.open());
-        Attempt { directory, cgroup, rdt: record.intel_rdt, child: Some(child) }.undo(error)
+        let (cgroup, rdt) = (Some(record.cgroup.open()), record.intel_rdt.clone());
+        Attempt { directory, cgroup, rdt, child: Some(child), hooked: Some(record) }.undo(error)
     }
 }
 

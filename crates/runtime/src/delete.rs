@@ -8,9 +8,17 @@ use coracle_sys::fd;
 
 use crate::create::{EMPTY_DEADLINE, cgroup_error, signal};
 use crate::error::{Code, Error, Result};
-use crate::record::{Directory, Rdt};
+use crate::record::{Directory, Rdt, Record};
 use crate::status::{self, Status};
 use crate::{Id, Runtime, errno, hooks, rdt};
+
+/// What went wrong in the poststop hooks. The container is gone whatever they say (runtime-spec runtime.md
+/// "Lifecycle").
+pub(crate) fn poststop(record: &Record) -> Vec<String> {
+    let state = || hooks::state_document(&record.id, "stopped", 0, &record.bundle, &record.annotations);
+    let results = record.hooks.poststop.iter().map(|hook| hooks::run(hook, &state()));
+    results.filter_map(|result| result.err().map(|error| error.message)).collect()
+}
 
 /// Kill what is left in a cgroup and remove it. A missing one is a success.
 pub(crate) fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
@@ -30,7 +38,9 @@ fn remove_unrecorded(directory: &Directory) -> Result<()> {
     };
     let host = coracle_cgroup::host().map_err(cgroup_error)?;
     let path = coracle_plan::cgroup_path(&spec, directory.id());
-    let location = coracle_cgroup::locate(&host, &path, directory.id()).map_err(cgroup_error)?;
+    let mut location = coracle_cgroup::locate(&host, &path, directory.id()).map_err(cgroup_error)?;
+    // It looks as if it had been there before, but the container is the one that it was made for.
+    location.adopted.clear();
     remove_cgroup(&location.open())
 }
 
@@ -101,13 +111,8 @@ impl Runtime {
         }
         remove_draft(&directory)?;
         directory.remove()?;
-        // The container is gone whatever they say (runtime-spec runtime.md "Lifecycle", step 13).
         if record.process.is_some() {
-            for hook in &record.hooks.poststop {
-                let state =
-                    hooks::state_document(&record.id, "stopped", 0, &record.bundle, &record.annotations);
-                warnings.extend(hooks::run(hook, &state).err().map(|error| error.message));
-            }
+            warnings.extend(poststop(&record));
         }
         Ok(warnings)
     }

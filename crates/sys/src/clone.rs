@@ -373,3 +373,73 @@ pub fn namespace_type(namespace: i32) -> Result<u64> {
     // SAFETY: the request takes no argument.
     unsafe { syscall2(libc::SYS_ioctl, namespace as usize, NS_GET_NSTYPE) }.map(|kind| kind as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::process::Exit;
+
+    /// The program under test is this test's own: run with arguments that select nothing, it ends with 0.
+    fn start(namespaces: u64, join: &[(i32, u64)]) -> core::result::Result<Exit, (Stage, Errno)> {
+        let program = File::open("/proc/self/exe").unwrap();
+        let spawned = spawn(&Spawn {
+            namespaces,
+            join,
+            cgroup: None,
+            time_offsets: if namespaces & NEWTIME != 0 { b"monotonic 1000 0\n" } else { b"" },
+            program: program.as_raw_fd(),
+            args: &[c"test", c"--exact", c"no such test", c"--quiet"],
+            inherit: &[],
+        })?;
+        assert!(spawned.pid > 1);
+        Ok(process::wait(spawned.pidfd.number()).unwrap())
+    }
+
+    #[test]
+    fn a_child_runs_and_is_reaped() {
+        assert_eq!(start(0, &[]), Ok(Exit::Code(0)));
+    }
+
+    #[test]
+    fn new_namespaces_of_every_kind() {
+        let all = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET | NEWTIME;
+        assert_eq!(start(all, &[]), Ok(Exit::Code(0)));
+        assert_eq!(start(NEWUSER | all, &[]), Ok(Exit::Code(0)));
+    }
+
+    #[test]
+    fn a_process_between_joins_namespaces() {
+        let own = File::open("/proc/self/ns/uts").unwrap();
+        assert_eq!(start(NEWPID, &[(own.as_raw_fd(), NEWUTS)]), Ok(Exit::Code(0)));
+        let wrong = start(0, &[(own.as_raw_fd(), NEWNET)]);
+        assert_eq!(wrong, Err((Stage::Join(0), Errno::INVAL)));
+    }
+
+    #[test]
+    fn a_failure_says_where() {
+        let not_a_program = File::open("/proc/self/status").unwrap();
+        let spawned = spawn(&Spawn {
+            namespaces: 0,
+            join: &[],
+            cgroup: None,
+            time_offsets: b"",
+            program: not_a_program.as_raw_fd(),
+            args: &[c"x"],
+            inherit: &[],
+        });
+        assert_eq!(spawned.unwrap_err(), (Stage::Execute, Errno::ACCES));
+    }
+
+    #[test]
+    fn a_user_namespace_can_be_held() {
+        let (holder, release) = hold_user_namespace().unwrap();
+        let namespace = File::open(format!("/proc/{}/ns/user", holder.pid)).unwrap();
+        assert_eq!(namespace_type(namespace.as_raw_fd()), Ok(NEWUSER));
+        drop(release);
+        assert_eq!(process::wait(holder.pidfd.number()), Ok(Exit::Code(0)));
+        assert!(namespace_type(File::open("/proc/self/status").unwrap().as_raw_fd()).is_err());
+    }
+}
