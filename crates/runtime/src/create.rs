@@ -22,7 +22,7 @@ use crate::foreground::{self, ExitStatus};
 use crate::messages::{self, Started};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
 use crate::terminal::FdSocket;
-use crate::{Id, Runtime, delete, descriptor, errno, hooks, lower, namespaces, rdt, status, step, time};
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time};
 
 /// The program that becomes every container's first process.
 const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
@@ -223,7 +223,7 @@ impl Attempt {
         let hook_output = hook_pipe(plan)?;
         let (control, child) = {
             let (ours, theirs) = socket::pair().map_err(|error| Error::system("socketpair", errno(error)))?;
-            let (ours, theirs) = (descriptor(ours), descriptor(theirs));
+            let (ours, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
             let context = lower::Context {
                 plan,
                 cgroup,
@@ -529,7 +529,7 @@ fn hook_pipe(plan: &Plan) -> Result<Option<(OwnedFd, OwnedFd)>> {
         coracle_sys::tty::set_nonblocking(end.number())
             .map_err(|error| Error::system("prepare a pipe", errno(error)))?;
     }
-    Ok(Some((descriptor(read), descriptor(write))))
+    Ok(Some((read.into(), write.into())))
 }
 
 /// The first line that a failed hook printed, after its error.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! kill: a signal for the container's process, or for everything in its cgroup.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::create::{cgroup_error, signal};
 use crate::error::{Code, Error, Result};
@@ -30,7 +30,7 @@ impl Runtime {
                 for pid in cgroup.pids().map_err(cgroup_error)? {
                     // It may have ended since it was listed.
                     if let Ok(process) = coracle_sys::process::pidfd_open(pid) {
-                        signal(crate::descriptor(process).as_fd(), wanted.number())?;
+                        signal(OwnedFd::from(process).as_fd(), wanted.number())?;
                     }
                 }
             }

@@ -27,7 +27,6 @@ mod template;
 mod terminal;
 mod time;
 
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -131,10 +130,4 @@ fn boot_id() -> Result<String> {
 
 fn errno(errno: coracle_sys::Errno) -> Errno {
     Errno::from_raw(errno.0)
-}
-
-#[allow(unsafe_code)]
-fn descriptor(fd: coracle_sys::Fd) -> OwnedFd {
-    // SAFETY: `release` gives up the only owner of an open descriptor.
-    unsafe { OwnedFd::from_raw_fd(fd.release()) }
 }

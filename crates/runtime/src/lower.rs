@@ -19,7 +19,7 @@ use coracle_sys::mount::{self, Setattr};
 use coracle_sys::{Errno, clone, fd, process};
 
 use crate::error::{Code, Error, Result};
-use crate::{descriptor, errno, namespaces};
+use crate::{errno, namespaces};
 
 /// A program, and the descriptors that its numbers mean.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ fn propagations(words: &[(Propagation, bool)]) -> (u64, u64) {
 
 impl Lowering<'_> {
     fn keep(&mut self, fd: coracle_sys::Fd) -> i32 {
-        let fd = descriptor(fd);
+        let fd = OwnedFd::from(fd);
         let number = fd.as_raw_fd();
         self.descriptors.push(fd);
         number
@@ -532,7 +532,7 @@ fn open_root(path: &str) -> Result<OwnedFd, Error> {
     let host = open(c"/").and_then(|host| identity(&host));
     match (identity(&root), host) {
         (Ok(root), Ok(host)) if root == host => Err(invalid("it is the host's root directory")),
-        (Ok(_), Ok(_)) => Ok(descriptor(root)),
+        (Ok(_), Ok(_)) => Ok(root.into()),
         (Err(errno), _) | (_, Err(errno)) => Err(Error::system(path, self::errno(errno))),
     }
 }
@@ -546,7 +546,7 @@ pub(crate) fn sealed(name: &CStr, bytes: &[u8], executable: bool) -> Result<Owne
             _ => error,
         }
     };
-    let file = File::from(descriptor(fd::memfd(name, executable).map_err(failed)?));
+    let file = File::from(OwnedFd::from(fd::memfd(name, executable).map_err(failed)?));
     (&file).write_all(bytes).map_err(|error| Error::io("write init's program", &error))?;
     fd::seal(file.as_raw_fd()).map_err(failed)?;
     Ok(file.into())

@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use coracle_program::{Message, MessageKind};
 use coracle_sys::socket;
 
+use crate::errno;
 use crate::error::{Code, Error, Result};
 use crate::step::{self, Kind, Named};
-use crate::{descriptor, errno};
 
 pub(crate) fn send(socket: BorrowedFd<'_>, kind: MessageKind) -> Result<()> {
     socket::send(socket.as_raw_fd(), &Message::new(kind).encode(), None)
@@ -28,7 +28,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Message, Option<
         return Ok(None);
     }
     match Message::decode(bytes.get(..length).unwrap_or_default()) {
-        Ok(message) => Ok(Some((message, fd.map(descriptor)))),
+        Ok(message) => Ok(Some((message, fd.map(OwnedFd::from)))),
         Err(_) => Err(Error::new(Code::System, "init sent something that is no message")),
     }
 }

@@ -64,7 +64,7 @@ pub struct State {
 pub(crate) fn living(process: &Process) -> Result<Option<OwnedFd>> {
     // First hold it, then look: the number cannot change hands in between.
     let pidfd = match coracle_sys::process::pidfd_open(process.pid) {
-        Ok(pidfd) => crate::descriptor(pidfd),
+        Ok(pidfd) => OwnedFd::from(pidfd),
         Err(coracle_sys::Errno(libc::ESRCH | libc::EINVAL)) => return Ok(None),
         Err(errno) => {
             return Err(Error::system(format!("open process {}", process.pid), Errno::from_raw(errno.0)));

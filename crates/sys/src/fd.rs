@@ -33,6 +33,15 @@ impl Drop for Fd {
     }
 }
 
+#[cfg(feature = "std")]
+impl From<Fd> for std::os::fd::OwnedFd {
+    fn from(fd: Fd) -> std::os::fd::OwnedFd {
+        use std::os::fd::FromRawFd;
+        // SAFETY: `release` gives up the only owner of an open descriptor.
+        unsafe { std::os::fd::OwnedFd::from_raw_fd(fd.release()) }
+    }
+}
+
 fn fd_result(result: Result<usize>) -> Result<Fd> {
     result.map(|number| Fd(number as i32))
 }

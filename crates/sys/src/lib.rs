@@ -6,6 +6,9 @@
 //! behaviour. What must be closed on every path is held as [`Fd`].
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(feature = "std")]
+extern crate std;
+
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("coracle-sys has the system call entry of x86_64 Linux only");
 

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Owns a whole distribution as the root: Debian (or what the machine itself runs) as mmdebstrap makes it.
+//! Never skips: without a root there is no case, and mmdebstrap's own words are the failure.
+//! The root is made once from the machine's apt sources, into `RUNTIME_TESTS_DEBIAN` or below the target directory.
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use runtime_tests::{Bundle, Out, Test, Value, any, json, oar_only, run_case};
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+/// The release that the machine itself runs, and thus offers by its apt sources.
+fn codename() -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME="));
+    line.unwrap_or_else(|| panic!("VERSION_CODENAME is needed:\n{text}")).trim_matches('"').to_owned()
+}
+
+/// The machine's own sources of that release; with none, mmdebstrap takes what it knows of the release.
+fn sources(codename: &str) -> Vec<PathBuf> {
+    let names =
+        ["sources.list.d/debian.sources", "sources.list.d/ubuntu.sources", "sources.list"].map(PathBuf::from);
+    let offers = |p: &PathBuf| {
+        let text = fs::read_to_string(p).unwrap_or_default();
+        text.lines().filter(|l| !l.starts_with('#')).any(|l| l.split_whitespace().any(|w| w == codename))
+    };
+    names.into_iter().map(|n| Path::new("/etc/apt").join(n)).filter(offers).collect()
+}
+
+/// The made root, made now when this is the first case to want it. It is shared: nothing may write to it.
+fn debian(t: &Test) -> PathBuf {
+    let codename = codename();
+    let place = std::env::var_os("RUNTIME_TESTS_DEBIAN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    fs::create_dir_all(&place).unwrap();
+    let lock = fs::File::create(place.join(".debian.lock")).unwrap();
+    lock.lock().unwrap();
+    let root = place.join(format!("debian-{codename}"));
+    if root.exists() {
+        return root;
+    }
+    let partial = place.join(format!("debian-{codename}.partial"));
+    if partial.exists() {
+        fs::remove_dir_all(&partial).unwrap(); // of a run that was ended
+    }
+    let program = |argv: Vec<OsString>| t.program(argv).deadline(600).run();
+    let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/need");
+    let out = program(vec![need.into(), "mmdebstrap".into()]);
+    assert!(out.code == 0, "mmdebstrap cannot be installed\n{out}");
+    let mut argv: Vec<OsString> =
+        ["mmdebstrap", "--variant=apt", "--include=bash,mount", "--format=directory", &codename]
+            .map(OsString::from)
+            .to_vec();
+    argv.push(partial.clone().into());
+    argv.extend(sources(&codename).into_iter().map(OsString::from));
+    let out = program(argv);
+    assert!(out.code == 0, "no {codename} root can be made here; without it there is nothing to test\n{out}");
+    fs::rename(&partial, &root).unwrap();
+    root
+}
+
+/// A writable view of the made root, for one case; its mount ends with the value.
+struct View {
+    at: PathBuf,
+}
+
+impl View {
+    fn of(t: &Test, root: &Path, at: PathBuf) -> Self {
+        let (upper, work) = (t.scratch("upper"), t.scratch("work"));
+        fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).unwrap();
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", root.display(), upper.display(), work.display());
+        mount(Some("overlay"), &at, Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        View { at }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        umount2(&self.at, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+/// What the runtime's own `spec` writes, over a Debian root.
+fn specified(t: &Test) -> (Bundle, View) {
+    let dir = t.scratch("debian");
+    t.bare(&["spec"]).cwd(&dir).run().ok();
+    let text = fs::read(dir.join("config.json")).unwrap();
+    let config: Value = String::from_utf8(text).unwrap().parse().unwrap();
+    fs::create_dir(dir.join("rootfs")).unwrap();
+    let mut b = Bundle { dir, config };
+    b.set("/process/env/-", json!(format!("RT_TAG={}", t.tag)));
+    let view = View::of(t, &debian(t), b.rootfs());
+    (b, view)
+}
+
+/// The suite's base config over a Debian root.
+fn based(t: &Test) -> (Bundle, View) {
+    let mut b = t.bundle();
+    fs::remove_dir_all(b.rootfs()).unwrap();
+    fs::create_dir(b.rootfs()).unwrap();
+    b.set("/process/env", json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", format!("RT_TAG={}", t.tag)]));
+    let view = View::of(t, &debian(t), b.rootfs());
+    (b, view)
+}
+
+const THREE: &str = "apt-get --version; mount; id";
+
+/// All three programs have said what they are to say, and `mount` has every mount of the config.
+#[track_caller]
+fn three(b: &Bundle, out: &Out) {
+    out.expect_code(0);
+    let lines: Vec<_> = out.stdout.lines().map(str::trim_end).collect();
+    assert!(lines.iter().any(|l| l.contains("apt ") && l.ends_with(')')), "{out}");
+    assert!(lines.contains(&"uid=0(root) gid=0(root) groups=0(root)"), "{out}");
+    assert!(lines.iter().any(|l| l.contains(" on / type ")), "{out}");
+    for m in b.config["mounts"].as_array().unwrap() {
+        let point = format!(" on {} type ", m["destination"].as_str().unwrap());
+        assert!(lines.iter().any(|l| l.contains(&point)), "`{point}`\n{out}");
+    }
+}
+
+/// `run` on a terminal that script(1) makes and types `input` into.
+fn on_a_terminal(t: &Test, b: &Bundle, input: &str) -> Out {
+    let id = t.id();
+    t.write(b, &id);
+    let typed = t.dir.join("typed");
+    fs::write(&typed, input).unwrap();
+    let line = format!(
+        "{} --root {} run --bundle {} {id}",
+        t.runtime.display(),
+        t.state_root().display(),
+        b.dir.display()
+    );
+    let argv = ["script", "-q", "-e", "-c", &line, "/dev/null"].map(OsString::from);
+    t.program(argv.to_vec()).env("TERM", "xterm").stdin(&typed).run()
+}
+
+#[test]
+fn the_three_programs_with_the_config_of_spec() {
+    run_case(any().differs("crun", "1.8.1 cannot mount cgroups of this kind of host"), |t| {
+        let (mut b, _view) = specified(t);
+        b.set("/process/terminal", json!(false)).args(&["bash", "-c", THREE]);
+        three(&b, &t.run(&b));
+    });
+}
+
+#[test]
+fn the_three_programs_on_a_terminal() {
+    run_case(any().differs("crun", "1.8.1 cannot mount cgroups of this kind of host"), |t| {
+        let (mut b, _view) = specified(t);
+        assert_eq!(b.config["process"]["terminal"], true, "spec asks for a terminal");
+        b.args(&["bash", "-c", &format!("{THREE}; tty")]);
+        let out = on_a_terminal(t, &b, "");
+        three(&b, &out);
+        assert!(out.stdout.contains("/dev/pts/0") || out.stdout.contains("/dev/console"), "{out}");
+    });
+}
+
+#[test]
+fn an_interactive_bash_on_a_terminal() {
+    run_case(any().differs("crun", "1.8.1 cannot mount cgroups of this kind of host"), |t| {
+        let (mut b, _view) = specified(t);
+        b.args(&["bash", "--norc"]);
+        let out = on_a_terminal(t, &b, "echo $((6*7)) $-\nexit 9\n");
+        out.expect_code(9);
+        let said = out.stdout.split_once("42 ").map(|(_, rest)| rest.lines().next().unwrap());
+        let flags = said.unwrap_or_else(|| panic!("{out}"));
+        // i: interactive; m: job control, which bash has only where it controls the terminal.
+        assert!(flags.contains('i') && flags.contains('m'), "{out}");
+        assert!(!out.stdout.contains("no job control"), "{out}");
+    });
+}
+
+#[test]
+fn as_another_user() {
+    run_case(any(), |t| {
+        let (mut b, _view) = based(t);
+        b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        b.args(&["bash", "-c", "set -o pipefail; dpkg -l | head -4 | tail -1; dpkg -l apt | tail -1; id; apt-get --version | head -1; touch /mine"]);
+        let out = t.run(&b);
+        assert!(out.stdout.contains("\nii  apt ") && out.stdout.contains("\nuid=1000 gid=1000"), "{out}");
+        assert!(out.stdout.lines().last().unwrap().starts_with("apt "), "{out}");
+        out.expect_code(1).says("cannot touch '/mine': Permission denied");
+    });
+}
+
+#[test]
+fn on_a_read_only_root() {
+    run_case(any(), |t| {
+        let (mut b, _view) = based(t);
+        b.set("/root/readonly", json!(true));
+        b.args(&["bash", "-c", &format!("{THREE}; touch /usr/mine; touch /dev/shm/mine && echo shm")]);
+        let out = t.run(&b);
+        three(&b, &out);
+        let root = out.stdout.lines().find(|l| l.contains(" on / type ")).unwrap();
+        assert!(root.contains("(ro,"), "{root}");
+        out.says("cannot touch '/usr/mine': Read-only file system");
+        assert_eq!(out.stdout.lines().last(), Some("shm"));
+    });
+}
+
+/// dpkg renames, links, syncs, changes owners and runs a script of the package: much of what packages do.
+const A_PACKAGE: &str = "set -e
+mkdir -p /p/DEBIAN /p/opt/own
+printf 'Package: own\nVersion: 1\nArchitecture: all\nMaintainer: me <me@example.org>\nDescription: own\n' > /p/DEBIAN/control
+printf '#!/bin/sh\nchown 7:8 /opt/own/file\n' > /p/DEBIAN/postinst
+chmod 755 /p/DEBIAN/postinst
+echo content > /p/opt/own/file
+dpkg-deb --build /p /tmp/own.deb
+dpkg -i /tmp/own.deb
+dpkg -s own | grep ^Status
+stat -c %u:%g /opt/own/file
+dpkg -P own
+test ! -e /opt/own/file";
+
+#[test]
+fn a_package_is_made_installed_and_purged() {
+    run_case(any(), |t| {
+        let (mut b, _view) = based(t);
+        b.args(&["bash", "-c", A_PACKAGE]);
+        let out = t.run(&b);
+        assert!(out.ok().contains("\nStatus: install ok installed\n7:8\n"), "{out}");
+    });
+}
+
+#[test]
+fn in_a_user_namespace_by_id_mapped_binds() {
+    run_case(oar_only("ridmap with the container's own mappings"), |t| {
+        let made = debian(t);
+        // overlayfs has no id-mapped mounts; where the target directory lies on one, a copy does.
+        let on_overlay = rustix::fs::statfs(&made).unwrap().f_type == 0x794c_7630;
+        let source = if on_overlay { copied(t, &made) } else { made };
+        let mut b = t.bundle();
+        fs::remove_dir_all(b.rootfs()).unwrap();
+        fs::create_dir(b.rootfs()).unwrap();
+        for (link, target) in
+            [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")]
+        {
+            symlink(target, b.rootfs().join(link)).unwrap();
+        }
+        fs::create_dir(b.rootfs().join("tmp")).unwrap();
+        chown(b.rootfs().join("tmp"), Some(100_000), Some(100_000)).unwrap();
+        b.user_namespace();
+        for name in ["usr", "etc", "var"] {
+            let from = source.join(name);
+            b.mount(&format!("/{name}"), "bind", from.to_str().unwrap(), &["rbind", "ridmap", "ro"]);
+        }
+        b.set("/process/env", json!(["PATH=/usr/sbin:/usr/bin", format!("RT_TAG={}", t.tag)]));
+        let owners =
+            "find /usr /etc /var -xdev -uid 65534 | wc -l; stat -c %U:%G /usr/bin/apt-get /etc/shadow";
+        b.args(&["bash", "-c", &format!("{THREE}; {owners}; cat /proc/self/uid_map; touch /tmp/mine")]);
+        let out = t.run(&b);
+        three(&b, &out);
+        assert!(out.stdout.contains("\n0\nroot:root\nroot:shadow\n"), "{out}");
+        let last: Vec<_> = out.stdout.lines().last().unwrap().split_whitespace().collect();
+        assert_eq!(last, ["0", "100000", "65536"]);
+        let mine = fs::metadata(b.rootfs().join("tmp/mine")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&mine), 100_000);
+    });
+}
+
+fn copied(t: &Test, made: &Path) -> PathBuf {
+    let copy = t.dir.join("copy");
+    let argv = vec!["cp".into(), "-a".into(), made.into(), copy.clone().into()];
+    t.program(argv).deadline(60).run().ok();
+    copy
+}
