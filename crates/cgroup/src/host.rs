@@ -45,7 +45,7 @@ pub fn host() -> Result<CgroupHost, Error> {
 }
 
 pub(crate) fn read(path: &str) -> Result<String, Error> {
-    let bytes = std::fs::read(path)
+    let bytes = coracle_sys::fd::read_file(path)
         .map_err(|error| Error::io("read", path, error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))?;
     // A mount point that is not UTF-8 cannot be one of ours; the rest of the file still counts.
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -115,10 +115,9 @@ impl Init {
 /// Why did execve(2) of this file fail?
 fn diagnose(path: &CStr, errno: Errno) -> Failure {
     let Ok(file) = open(path, libc::O_RDONLY | libc::O_NONBLOCK) else { return errno.into() };
-    if let Ok((_, flags)) = fd::fstatfs(file.number()) {
-        if errno == Errno::ACCES && flags & ST_NOEXEC != 0 {
-            return Failure::new(errno, detail::NOEXEC, &[]);
-        }
+    if errno == Errno::ACCES && matches!(fd::fstatfs(file.number()), Ok((_, flags)) if flags & ST_NOEXEC != 0)
+    {
+        return Failure::new(errno, detail::NOEXEC, &[]);
     }
     let mut head = [0u8; HEAD];
     let Ok(length) = fd::read(file.number(), &mut head) else { return errno.into() };

@@ -124,8 +124,8 @@ pub fn default_root() -> PathBuf {
 /// Names this boot: a pid means nothing in another one.
 fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
-    Ok(text.trim_end().to_string())
+    let text = coracle_sys::fd::read_file(path).map_err(|error| Error::io(path, &error))?;
+    Ok(String::from_utf8_lossy(&text).trim_end().to_string())
 }
 
 fn errno(errno: coracle_sys::Errno) -> Errno {

@@ -81,7 +81,7 @@ pub(crate) fn living(process: &Process) -> Result<Option<OwnedFd>> {
 /// (state, start time) of a process, from /proc/PID/stat; `None` when there is none (any more).
 pub(crate) fn stat(pid: i32) -> Result<Option<(char, u64)>> {
     let path = format!("/proc/{pid}/stat");
-    let text = match std::fs::read(&path) {
+    let text = match coracle_sys::fd::read_file(&path) {
         Ok(text) => text,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(None),
         Err(error) => return Err(Error::io(format!("read {path}"), &error)),

@@ -285,15 +285,15 @@ unsafe extern "C" fn child(shared: *mut c_void) -> ! {
 
 /// The last of what needs the caller's memory: then execveat(2). Returns what failed.
 fn become_init(spawn: &Spawn<'_>, args: &[*const c_char; MAX_ARGS + 1]) -> (Stage, Errno) {
-    if spawn.makes_or_joins_user_namespace() {
-        if let Err(errno) = keep_capabilities_across_exec() {
-            return (Stage::Ambient, errno);
-        }
+    if spawn.makes_or_joins_user_namespace()
+        && let Err(errno) = keep_capabilities_across_exec()
+    {
+        return (Stage::Ambient, errno);
     }
-    if spawn.namespaces & NEWTIME != 0 {
-        if let Err(errno) = enter_time_namespace(spawn.time_offsets) {
-            return (Stage::TimeNamespace, errno);
-        }
+    if spawn.namespaces & NEWTIME != 0
+        && let Err(errno) = enter_time_namespace(spawn.time_offsets)
+    {
+        return (Stage::TimeNamespace, errno);
     }
     for descriptor in spawn.inherit {
         if let Err(errno) = fd::set_cloexec(*descriptor, false) {

@@ -390,6 +390,16 @@ pub fn sendfile(to: i32, from: i32, count: usize) -> Result<usize> {
     unsafe { syscall4(libc::SYS_sendfile, to as usize, from as usize, 0, count) }
 }
 
+/// A small file whole. procfs, sysfs and cgroupfs do not know their files' sizes, and the standard library then feels
+/// its way with reads of a few bytes; here it takes one, and one for the end.
+#[cfg(feature = "std")]
+pub fn read_file(path: impl AsRef<std::path::Path>) -> std::io::Result<std::vec::Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = std::vec::Vec::with_capacity(8192);
+    std::fs::File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// pread(2) until the buffer is full or the file ends.
 pub fn read_at(fd: i32, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let mut filled = 0;
