@@ -212,3 +212,19 @@ fn later_resources_are_refused_not_ignored() {
         t.try_create(&b).clean_error().says("seccomp");
     });
 }
+
+#[test]
+fn intel_rdt_is_refused_where_resctrl_is_not_mounted() {
+    run_case(oar_only("the error names what is missing"), |t| {
+        if fs::read_to_string("/proc/thread-self/mountinfo").unwrap().contains(" - resctrl ") {
+            return; // such a machine could show the effect
+        }
+        for value in
+            [json!({}), json!({"closID": "x", "enableMonitoring": true}), json!({"l3CacheSchema": "L3:0=f"})]
+        {
+            let mut b = t.bundle();
+            b.set("/linux/intelRdt", value);
+            t.try_create(&b).clean_error().says("linux.intelRdt").says("resctrl");
+        }
+    });
+}

@@ -179,3 +179,35 @@ fn options_after_the_id_of_a_verb_are_accepted_where_go_does() {
         t.rt(&["run", "-b", dir, &id]).run().expect_code(3);
     });
 }
+
+/// Each word of the table of mount options in config.md, and the propagation words and extensions beside it.
+const MOUNT_WORDS: &str = "async atime bind defaults dev diratime dirsync exec idmap iversion lazytime loud mand \
+    noatime nodev nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private \
+    ratime rbind rdev rdiratime relatime remount rexec ridmap rnoatime rnodev rnodiratime rnoexec rnorelatime \
+    rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow \
+    runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup unbindable";
+
+#[test]
+fn features_tell_of_each_extension() {
+    run_case(oar_only("features of runtime-spec 1.3"), |t| {
+        let f: Value = t.rt(&["features"]).run().ok().parse().unwrap();
+        let mut words: Vec<_> = MOUNT_WORDS.split_whitespace().collect();
+        words.sort_unstable();
+        let mut told: Vec<_> =
+            f["mountOptions"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+        told.sort_unstable();
+        assert_eq!(told, words);
+        let linux = &f["linux"];
+        for (pointer, value) in [
+            ("/mountExtensions/idmap/enabled", true),
+            ("/netDevices/enabled", true),
+            ("/apparmor/enabled", true),
+            ("/selinux/enabled", true),
+        ] {
+            assert_eq!(linux.pointer(pointer), Some(&json!(value)), "{pointer}: {linux}");
+        }
+        let modes = linux["memoryPolicy"]["modes"].as_array().unwrap();
+        assert!(modes.contains(&json!("MPOL_BIND")) && modes.contains(&json!("MPOL_INTERLEAVE")), "{linux}");
+        assert!(linux["intelRdt"]["enabled"].is_boolean(), "{linux}");
+    });
+}

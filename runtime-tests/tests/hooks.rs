@@ -162,6 +162,22 @@ fn argv_and_env_are_verbatim() {
 }
 
 #[test]
+fn without_args_and_env_there_is_the_path_alone() {
+    let own = "this version hands its own environment to a hook without one";
+    run_case(any().differs("runc", own).differs("crun", own), |t| {
+        let mut b = t.bundle();
+        let log = log(t);
+        let program = t.dir.join("program");
+        let own = "cat > /dev/null; tr '\\0' '|' < /proc/$$/cmdline; wc -c < /proc/$$/environ";
+        fs::write(&program, format!("#!/bin/sh\n({own}) > {}\n", log.display())).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        b.set("/hooks/createRuntime", json!([{"path": program, "timeout": 20}]));
+        t.run_with(&b, &[]).env("SECRET", "xyzzy").run().ok();
+        assert_eq!(fs::read_to_string(&log).unwrap(), format!("/bin/sh|{}|0\n", program.display()));
+    });
+}
+
+#[test]
 fn namespaces_of_the_hooks() {
     run_case(any(), |t| {
         let mut b = t.bundle();

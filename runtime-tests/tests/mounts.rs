@@ -534,3 +534,181 @@ fn mount_points_are_all_that_is_made_in_the_root() {
         assert_ne!(t.kind, Kind::Other);
     });
 }
+
+/// Each word of the table in config.md that a mount of its own can show: what it adds, what it takes away.
+const WORDS: [(&[&str], &[&str], &[&str]); 44] = [
+    (&["defaults"], &["rw", "relatime"], &["nosuid", "nodev", "noexec"]),
+    (&["ro"], &["ro"], &["rw"]),
+    (&["ro", "rw"], &["rw"], &["ro"]),
+    (&["rro"], &["ro"], &["rw"]),
+    (&["rro", "rrw"], &["rw"], &["ro"]),
+    (&["nosuid"], &["nosuid"], &[]),
+    (&["nosuid", "suid"], &[], &["nosuid"]),
+    (&["rnosuid"], &["nosuid"], &[]),
+    (&["rnosuid", "rsuid"], &[], &["nosuid"]),
+    (&["nodev"], &["nodev"], &[]),
+    (&["nodev", "dev"], &[], &["nodev"]),
+    (&["rnodev"], &["nodev"], &[]),
+    (&["rnodev", "rdev"], &[], &["nodev"]),
+    (&["noexec"], &["noexec"], &[]),
+    (&["noexec", "exec"], &[], &["noexec"]),
+    (&["rnoexec"], &["noexec"], &[]),
+    (&["rnoexec", "rexec"], &[], &["noexec"]),
+    (&["nodiratime"], &["nodiratime"], &[]),
+    (&["nodiratime", "diratime"], &[], &["nodiratime"]),
+    (&["rnodiratime"], &["nodiratime"], &[]),
+    (&["rnodiratime", "rdiratime"], &[], &["nodiratime"]),
+    (&["noatime"], &["noatime"], &["relatime"]),
+    (&["noatime", "atime"], &["relatime"], &["noatime"]),
+    (&["rnoatime"], &["noatime"], &["relatime"]),
+    (&["rnoatime", "ratime"], &["relatime"], &["noatime"]),
+    (&["relatime"], &["relatime"], &["noatime"]),
+    (&["norelatime"], &[], &["noatime"]),
+    (&["rrelatime"], &["relatime"], &["noatime"]),
+    (&["rnorelatime"], &[], &["noatime"]),
+    (&["strictatime"], &[], &["relatime", "noatime"]),
+    (&["strictatime", "nostrictatime"], &["relatime"], &[]),
+    (&["rstrictatime"], &[], &["relatime", "noatime"]),
+    (&["rstrictatime", "rnostrictatime"], &["relatime"], &[]),
+    (&["nosymfollow"], &["nosymfollow"], &[]),
+    (&["nosymfollow", "symfollow"], &[], &["nosymfollow"]),
+    (&["rnosymfollow"], &["nosymfollow"], &[]),
+    (&["rnosymfollow", "rsymfollow"], &[], &["nosymfollow"]),
+    (&["sync"], &["sync"], &[]),
+    (&["sync", "async"], &[], &["sync"]),
+    (&["dirsync"], &["dirsync"], &[]),
+    (&["lazytime"], &["lazytime"], &[]),
+    (&["lazytime", "nolazytime"], &[], &["lazytime"]),
+    // Nothing of these can be seen from inside: they are accepted.
+    (&["iversion", "noiversion", "silent", "loud"], &["rw"], &[]),
+    (&["mand", "nomand"], &["rw"], &[]),
+];
+
+#[test]
+fn every_word_of_the_table() {
+    let old = "this version knows fewer words";
+    run_case(any().differs("runc", old).differs("crun", old), |t| {
+        let mut b = t.bundle();
+        for (i, (words, _, _)) in WORDS.iter().enumerate() {
+            b.mount(&format!("/w/{i}"), "tmpfs", "tmpfs", words);
+        }
+        let text = mountinfo(t, &mut b);
+        for (i, (words, has, lacks)) in WORDS.iter().enumerate() {
+            let m = seen(&text, &format!("/w/{i}"));
+            let all = [m.options, m.superblock].concat();
+            for word in *has {
+                assert!(all.iter().any(|o| o == word), "{words:?}: {all:?} lacks {word}");
+            }
+            // The superblock always says rw; what is read-only is the mount.
+            for word in lacks.iter().filter(|w| **w != "rw") {
+                assert!(!all.iter().any(|o| o == word), "{words:?}: {all:?} has {word}");
+            }
+        }
+    });
+}
+
+#[test]
+fn recursive_attributes_are_taken_away_below() {
+    let old = "this version adds recursive attributes, but does not take them away in one go";
+    run_case(any().differs("crun", old).differs("runc", old), |t| {
+        let dir = source(t, "source");
+        let sub = dir.join("sub");
+        fs::create_dir(&sub).unwrap();
+        let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        let flags = flags | MsFlags::MS_NOATIME | MsFlags::MS_NODIRATIME;
+        mount(Some("tmpfs"), &sub, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(None::<&str>, &sub, None::<&str>, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>)
+            .unwrap();
+        let mut b = t.bundle();
+        let words = ["rbind", "rrw", "rsuid", "rdev", "rexec", "rrelatime", "rdiratime", "rsymfollow"];
+        b.mount("/r", "bind", dir.to_str().unwrap(), &words);
+        b.mount("/kept", "bind", dir.to_str().unwrap(), &["rbind"]);
+        let text = mountinfo(t, &mut b);
+        nix::mount::umount(&sub).unwrap();
+        let all = ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime"];
+        seen(&text, "/kept/sub").has(&all);
+        seen(&text, "/r/sub").has(&["rw", "relatime"]).lacks(&all);
+    });
+}
+
+/// The bundle's root as a mount that the host shares.
+fn share(dir: &Path) {
+    mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
+}
+
+#[test]
+fn rootfs_propagation_from_a_shared_host_mount() {
+    let own = "1.8.1 makes the root private first";
+    run_case(any().differs("runc", "shared has worked since 1.3.1 only").differs("crun", own), |t| {
+        for (word, master, shared) in [
+            ("slave", true, false),
+            ("rslave", true, false),
+            ("private", false, false),
+            ("rprivate", false, false),
+            ("shared", true, true),
+            ("rshared", true, true),
+        ] {
+            let mut b = t.bundle();
+            share(&b.rootfs());
+            b.set("/linux/rootfsPropagation", json!(word)).sh("cat /proc/self/mountinfo");
+            let out = t.run(&b);
+            nix::mount::umount(&b.rootfs()).unwrap();
+            let root = seen(out.ok(), "/").propagation;
+            let has = |field: &str| root.iter().any(|f| f.starts_with(field));
+            // A root that is shared is so with the container's own copies; whether it follows the host too is open.
+            assert!(has("master:") == master || shared, "{word}: {root:?}");
+            assert_eq!(has("shared:"), shared, "{word}: {root:?}");
+        }
+        for word in ["unbindable", "runbindable"] {
+            let mut b = t.bundle();
+            b.set("/linux/rootfsPropagation", json!(word));
+            assert_eq!(seen(&mountinfo(t, &mut b), "/").propagation, ["unbindable"], "{word}");
+        }
+    });
+}
+
+#[test]
+fn a_shared_bind_shows_the_host_what_the_container_mounts() {
+    run_case(any(), |t| {
+        for (root, word, reaches) in [
+            ("rshared", "rshared", true),
+            ("shared", "rshared", true),
+            ("rshared", "rslave", false),
+            ("rshared", "rprivate", false),
+        ] {
+            let dir = t.scratch(&format!("volume-{root}-{word}"));
+            fs::create_dir(dir.join("late")).unwrap();
+            share(&dir);
+            let mut b = t.bundle();
+            for set in ["bounding", "effective", "permitted"] {
+                b.set(&format!("/process/capabilities/{set}/-"), json!("CAP_SYS_ADMIN"));
+            }
+            b.set("/linux/rootfsPropagation", json!(root));
+            b.mount("/v", "bind", dir.to_str().unwrap(), &["rbind", word]);
+            b.sh("mount -t tmpfs late /v/late && echo mounted");
+            let out = t.run(&b);
+            let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            let late = dir.join("late");
+            let there = text.lines().any(|l| l.split(' ').nth(4) == late.to_str());
+            if there {
+                nix::mount::umount(&late).unwrap();
+            }
+            nix::mount::umount(&dir).unwrap();
+            assert_eq!(out.ok(), "mounted\n");
+            assert_eq!(there, reaches, "{root} {word}: {text}");
+        }
+    });
+}
+
+#[test]
+fn idmap_without_mappings_is_refused() {
+    run_case(oar_only("the error names the option"), |t| {
+        for word in ["idmap", "ridmap"] {
+            let dir = source(t, "source");
+            let mut b = t.bundle();
+            b.mount("/b", "bind", dir.to_str().unwrap(), &["rbind", word]);
+            t.try_create(&b).clean_error().says("mounts[6].options").says("idmap needs uidMappings");
+        }
+    });
+}

@@ -165,6 +165,30 @@ fn time_offsets() {
 }
 
 #[test]
+fn time_offsets_may_be_negative_or_absent() {
+    run_case(
+        any()
+            .differs("runc", "1.1.5 has no time namespaces")
+            .differs("crun", "1.8.1 has no linux.timeOffsets"),
+        |t| {
+            let offsets = |b: &mut runtime_tests::Bundle| {
+                b.namespace("time", "").sh("cat /proc/self/timens_offsets");
+                let out = t.run(b);
+                let lines = out.ok().lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "));
+                lines.collect::<Vec<_>>()
+            };
+            assert_eq!(offsets(&mut t.bundle()), ["monotonic 0 0", "boottime 0 0"]);
+            let mut b = t.bundle();
+            b.set(
+                "/linux/timeOffsets",
+                json!({"boottime": {"secs": -5}, "monotonic": {"secs": -1, "nanosecs": 999_999_999}}),
+            );
+            assert_eq!(offsets(&mut b), ["monotonic -1 999999999", "boottime -5 0"]);
+        },
+    );
+}
+
+#[test]
 fn user_namespace_with_several_maps() {
     run_case(any(), |t| {
         let mut b = t.bundle();

@@ -125,6 +125,41 @@ fn rlimits_lowered() {
 }
 
 #[test]
+fn rlimits_of_every_type() {
+    run_case(any(), |t| {
+        // The names of /proc/self/limits beside the words of the config; each is lowered below what the caller has.
+        let words = [
+            ("CPU", "Max cpu time", 1000_u64),
+            ("FSIZE", "Max file size", 1 << 40),
+            ("DATA", "Max data size", 1 << 40),
+            ("STACK", "Max stack size", 1 << 21),
+            ("CORE", "Max core file size", 0),
+            ("RSS", "Max resident set", 1 << 40),
+            ("NPROC", "Max processes", 3000),
+            ("NOFILE", "Max open files", 500),
+            ("MEMLOCK", "Max locked memory", 4096),
+            ("AS", "Max address space", 1 << 40),
+            ("LOCKS", "Max file locks", 77),
+            ("SIGPENDING", "Max pending signals", 88),
+            ("MSGQUEUE", "Max msgqueue size", 4096),
+            ("NICE", "Max nice priority", 0),
+            ("RTPRIO", "Max realtime priority", 0),
+            ("RTTIME", "Max realtime timeout", 1 << 30),
+        ];
+        let mut b = t.bundle();
+        let list = words.iter().map(|(w, _, v)| json!({"type": format!("RLIMIT_{w}"), "soft": v, "hard": v}));
+        b.set("/process/rlimits", list.collect()).args(&["cat", "/proc/self/limits"]);
+        let out = t.run(&b);
+        for (word, name, value) in words {
+            let line =
+                out.ok().lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{word}: {out}"));
+            let values: Vec<_> = line[name.len()..].split_whitespace().take(2).collect();
+            assert_eq!(values, [value.to_string(), value.to_string()], "{word}: {out}");
+        }
+    });
+}
+
+#[test]
 fn rlimit_not_given_is_that_of_the_caller() {
     run_case(any(), |t| {
         let mut b = t.bundle();
@@ -211,6 +246,22 @@ fn oom_score_adj_raised() {
         let mut b = t.bundle();
         b.set("/process/oomScoreAdj", json!(500)).sh("cat /proc/self/oom_score_adj");
         assert_eq!(t.run(&b).ok(), "500\n");
+        b.set("/process/oomScoreAdj", json!(1000));
+        assert_eq!(t.run(&b).ok(), "1000\n");
+    });
+}
+
+#[test]
+fn oom_score_adj_lowered_or_refused() {
+    run_case(oar_only("what is not permitted is one line"), |t| {
+        let mut b = t.bundle();
+        b.set("/process/oomScoreAdj", json!(-500)).sh("cat /proc/self/oom_score_adj");
+        let out = t.run(&b);
+        if out.code == 0 {
+            assert_eq!(out.stdout, "-500\n");
+        } else {
+            out.clean_error().says("process.oomScoreAdj").says("CAP_SYS_RESOURCE");
+        }
     });
 }
 
@@ -240,12 +291,46 @@ fn scheduler_batch() {
 fn scheduler_flag_reset_on_fork() {
     run_case(any().differs("runc", NO_SCHEDULER).differs("crun", NO_SCHEDULER), |t| {
         let mut b = t.bundle();
-        b.set(
-            "/process/scheduler",
-            json!({"policy": "SCHED_OTHER", "nice": 3, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}),
-        );
-        b.sh("exit 4");
-        t.run(&b).expect_code(4);
+        b.set("/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": -5}));
+        b.sh("cut -d' ' -f19 /proc/$$/stat; cut -d' ' -f19 /proc/self/stat; exit 0");
+        assert_eq!(t.run(&b).ok(), "-5\n-5\n");
+        // A child of the program does not get its parent's advantage.
+        b.set("/process/scheduler/flags", json!(["SCHED_FLAG_RESET_ON_FORK"]));
+        assert_eq!(t.run(&b).ok(), "-5\n0\n");
+    });
+}
+
+#[test]
+fn scheduler_idle() {
+    run_case(any().differs("runc", NO_SCHEDULER).differs("crun", NO_SCHEDULER), |t| {
+        let mut b = t.bundle();
+        b.set("/process/scheduler", json!({"policy": "SCHED_IDLE"}));
+        b.sh("cut -d' ' -f41 /proc/self/stat");
+        assert_eq!(t.run(&b).ok(), "5\n");
+    });
+}
+
+/// Real-time policies take a cgroup with a real-time budget, or a kernel without such budgets: where they are
+/// permitted they are in effect, elsewhere they are the error.
+#[test]
+fn scheduler_real_time_and_deadline() {
+    run_case(oar_only("a policy that is not permitted is one line"), |t| {
+        let deadline = json!({"policy": "SCHED_DEADLINE", "runtime": 10_000_000, "deadline": 30_000_000, "period": 30_000_000});
+        for (scheduler, seen) in [
+            (json!({"policy": "SCHED_FIFO", "priority": 5}), "5 1\n"),
+            (json!({"policy": "SCHED_RR", "priority": 7}), "7 2\n"),
+            (deadline, "0 6\n"),
+        ] {
+            let mut b = t.bundle();
+            b.set("/process/scheduler", scheduler.clone());
+            b.args(&["cut", "-d ", "-f40,41", "/proc/self/stat"]);
+            let out = t.run(&b);
+            if out.code == 0 {
+                assert_eq!(out.stdout, seen, "{scheduler}");
+            } else {
+                out.clean_error().says("process.scheduler").says("not permitted");
+            }
+        }
     });
 }
 
@@ -259,6 +344,8 @@ fn io_priority() {
         assert_eq!(t.run(&b).ok(), "best-effort: prio 6\n");
         b.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE", "priority": 0}));
         assert!(t.run(&b).ok().starts_with("idle"));
+        b.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_RT", "priority": 3}));
+        assert_eq!(t.run(&b).ok(), "realtime: prio 3\n");
     });
 }
 
@@ -287,11 +374,35 @@ fn memory_policy() {
 }
 
 #[test]
+fn memory_policy_modes_and_flags() {
+    run_case(oar_only("linux.memoryPolicy is of runtime-spec 1.3"), |t| {
+        for (policy, seen) in [
+            (json!({"mode": "MPOL_BIND", "nodes": "0"}), " bind:0 "),
+            (json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}), " bind=static:0 "),
+            (json!({"mode": "MPOL_PREFERRED", "nodes": "0"}), " prefer:0 "),
+            (
+                json!({"mode": "MPOL_PREFERRED_MANY", "nodes": "0", "flags": ["MPOL_F_RELATIVE_NODES"]}),
+                " prefer (many)=relative:0 ",
+            ),
+            (json!({"mode": "MPOL_LOCAL"}), " local "),
+        ] {
+            let mut b = t.bundle();
+            b.set("/linux/memoryPolicy", policy.clone()).args(&["head", "-1", "/proc/self/numa_maps"]);
+            let out = t.run(&b);
+            assert!(out.ok().contains(seen), "{policy}: {out}");
+        }
+    });
+}
+
+#[test]
 fn exec_cpu_affinity_is_for_exec() {
     run_case(any(), |t| {
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        let own = own.lines().find(|l| l.starts_with("Cpus_allowed_list")).unwrap();
         let mut b = t.bundle();
-        b.set("/process/execCPUAffinity", json!({"initial": "0", "final": "0"})).sh("exit 3");
-        t.run(&b).expect_code(3);
+        b.set("/process/execCPUAffinity", json!({"initial": "0", "final": "0"}));
+        b.args(&["grep", "^Cpus_allowed_list", "/proc/self/status"]);
+        assert_eq!(t.run(&b).ok().trim(), own);
     });
 }
 

@@ -45,6 +45,15 @@ fn console_size() {
 }
 
 #[test]
+fn console_size_without_a_terminal_is_ignored() {
+    run_case(any(), |t| {
+        let mut b = t.bundle();
+        b.set("/process/consoleSize", json!({"width": 123, "height": 45})).sh("test -t 0 || exit 3");
+        t.run(&b).expect_code(3);
+    });
+}
+
+#[test]
 fn the_terminal_controls_the_session() {
     run_case(any(), |t| {
         let mut b = t.bundle();
