@@ -307,6 +307,18 @@ fn rootfs_propagation() {
 }
 
 #[test]
+fn rootfs_propagation_leaves_mounts_their_own_words() {
+    run_case(any(), |t| {
+        let mut b = t.bundle();
+        b.set("/linux/rootfsPropagation", json!("rshared"));
+        let dir = source(t, "source");
+        b.mount("/p", "bind", dir.to_str().unwrap(), &["rbind", "rprivate"]);
+        let propagation = seen(&mountinfo(t, &mut b), "/p").propagation;
+        assert!(!propagation.iter().any(|f| f.starts_with("shared:")), "{propagation:?}");
+    });
+}
+
+#[test]
 fn nothing_of_the_host_is_mounted_inside() {
     run_case(any(), |t| {
         let text = mountinfo(t, &mut t.bundle());

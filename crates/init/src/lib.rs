@@ -181,9 +181,7 @@ impl Init {
             Op::PivotRoot {} => self.rootfs.pivot(),
             Op::MoveRoot {} => self.rootfs.move_root(),
             Op::Chroot { fd } => self.rootfs.change_root(fd),
-            Op::RootPropagation { propagation, recursive } => {
-                self.rootfs.root_propagation(propagation, recursive != 0)
-            }
+            Op::RootPropagation { propagation } => self.rootfs.root_propagation(propagation),
             Op::OpenProc {} => {
                 self.proc = Some(rootfs::private_proc()?);
                 Ok(())

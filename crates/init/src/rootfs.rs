@@ -342,8 +342,8 @@ impl Rootfs {
         Ok(())
     }
 
-    pub(crate) fn root_propagation(&mut self, propagation: u64, recursive: bool) -> Done {
-        set_attributes(self.root(), recursive, 0, 0, propagation)
+    pub(crate) fn root_propagation(&mut self, propagation: u64) -> Done {
+        set_attributes(self.root(), false, 0, 0, propagation)
     }
 
     pub(crate) fn readonly_root(&mut self) -> Done {

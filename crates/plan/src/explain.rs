@@ -150,8 +150,8 @@ pub fn describe(step: &Step) -> String {
         Action::PivotRoot => "pivot into the root filesystem".to_string(),
         Action::MoveRoot => "move the root filesystem to /".to_string(),
         Action::Chroot => "change root into the root filesystem".to_string(),
-        Action::RootPropagation { propagation, recursive } => {
-            format!("make the root mount {}", word(*propagation, *recursive))
+        Action::RootPropagation { propagation } => {
+            format!("make the root mount {}", word(*propagation, false))
         }
         Action::OpenProc => "open a private procfs".to_string(),
         Action::Sysctl { key, .. } => format!("sysctl {}", text(key)),

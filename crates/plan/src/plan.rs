@@ -10,6 +10,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::check::{Check, shown};
 use crate::namespaces::Namespaces;
+use crate::types;
 use crate::types::{Action, CgroupMode, Host, Namespace, NetDevice, Options, Outside, Plan, Step, Violation};
 use crate::{
     capabilities, cgroup, devices, hooks, intel_rdt, memory_policy, mounts, namespaces, net_devices, process,
@@ -89,7 +90,15 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     }
     steps.extend(rootfs.before);
     if own_mounts {
-        steps.extend(mounts.steps);
+        steps.extend(mounts.steps.into_iter().map(|mut step| {
+            if let Action::Mount(types::Mount { propagation, .. })
+            | Action::Bind(types::Bind { propagation, .. }) = &mut step.action
+                && propagation.is_empty()
+            {
+                propagation.extend(rootfs.for_mounts);
+            }
+            step
+        }));
         steps.extend(devices);
     }
     if runtime_hooks {

@@ -21,6 +21,8 @@ pub(crate) struct Rootfs {
     pub(crate) enter: Step,
     /// After entering: propagation of the root.
     pub(crate) propagation: Vec<Step>,
+    /// The same for mounts that say nothing themselves.
+    pub(crate) for_mounts: Option<(Propagation, bool)>,
     /// Masked and read-only paths.
     pub(crate) covers: Vec<Step>,
     /// After everything was put in.
@@ -45,6 +47,7 @@ pub(crate) fn plan(spec: &Spec, options: &Options, namespaces: &Namespaces, chec
             before: Vec::new(),
             enter,
             propagation: Vec::new(),
+            for_mounts: None,
             covers: Vec::new(),
             readonly: Vec::new(),
         };
@@ -60,14 +63,13 @@ pub(crate) fn plan(spec: &Spec, options: &Options, namespaces: &Namespaces, chec
         step(Action::AttachRoot, "root.path"),
     ];
     let enter = step(if options.no_pivot { Action::MoveRoot } else { Action::PivotRoot }, "root.path");
+    let for_mounts = propagation.filter(|(_, recursive)| *recursive);
     let propagation = propagation
-        .map(|(propagation, recursive)| {
-            step(Action::RootPropagation { propagation, recursive }, "linux.rootfsPropagation")
-        })
+        .map(|(propagation, _)| step(Action::RootPropagation { propagation }, "linux.rootfsPropagation"))
         .into_iter()
         .collect();
     let readonly = if readonly { vec![step(Action::ReadonlyRoot, "root.readonly")] } else { Vec::new() };
-    Rootfs { path, before, enter, propagation, covers, readonly }
+    Rootfs { path, before, enter, propagation, for_mounts, covers, readonly }
 }
 
 fn path(spec: &Spec, options: &Options, check: &mut Check) -> String {

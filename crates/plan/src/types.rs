@@ -349,10 +349,10 @@ pub enum Action {
     MoveRoot,
     /// No mount namespace of its own: chroot(2) only.
     Chroot,
-    /// Set the propagation of the root mount.
+    /// Set the propagation of the root mount. What the document's word says of the mounts below, those without
+    /// words of their own have among theirs.
     RootPropagation {
         propagation: Propagation,
-        recursive: bool,
     },
     /// A private procfs for the steps below that write to it.
     OpenProc,

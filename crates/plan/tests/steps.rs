@@ -107,7 +107,7 @@ fn the_order_of_everything() {
         "pivot into the root filesystem",
         "make a new session",
         "open the terminal",
-        "make the root mount rshared",
+        "make the root mount shared",
         "open a private procfs",
         "sysctl kernel/shmmax",
         "sysctl net/core/somaxconn",

@@ -103,7 +103,7 @@ ops! {
     22 MoveRoot { }
     /// No mount namespace: only the root directory changes. `fd` is the root filesystem's directory.
     23 Chroot { fd: i32 }
-    24 RootPropagation { propagation: u64, recursive: u32 }
+    24 RootPropagation { propagation: u64 }
     25 OpenProc { }
     /// Write to a file of procfs: `path` below its root, or with `own` below this process's directory.
     26 WriteProc { path: &'a core::ffi::CStr, value: Bytes<'a>, own: u32 }

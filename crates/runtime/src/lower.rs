@@ -194,9 +194,8 @@ impl Lowering<'_> {
                 self.descriptors.push(root);
                 self.writer.push(number, Op::Chroot { fd: number_of_root });
             }
-            Action::RootPropagation { propagation, recursive } => {
-                let propagation = flags(*propagation);
-                self.writer.push(number, Op::RootPropagation { propagation, recursive: *recursive as u32 });
+            Action::RootPropagation { propagation } => {
+                self.writer.push(number, Op::RootPropagation { propagation: flags(*propagation) });
             }
             Action::OpenProc => self.writer.push(number, Op::OpenProc {}),
             Action::Sysctl { key, value } => {

@@ -113,6 +113,9 @@ fn hint(action: Option<&Action>, message: &Message) -> Option<&'static str> {
         (_, libc::ELOOP, detail::MOUNT_POINT) => {
             Some("a symbolic link on the way is refused here, or leads in circles")
         }
+        (Action::Scheduler(_), libc::EPERM, _) => Some(
+            "real-time policies need CAP_SYS_NICE, and on v1 cgroups a cpu.rt_runtime_us of the container's own",
+        ),
         (Action::PivotRoot, libc::EINVAL, _) => Some("the host runs from an initramfs: use --no-pivot"),
         (Action::Identity(_), libc::EINVAL, _) => Some("an id is not mapped in the user namespace"),
         _ => None,
