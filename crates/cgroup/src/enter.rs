@@ -72,7 +72,7 @@ fn too_small(tree: &Tree) -> Result<bool, Error> {
     };
     if tree.has("pids")
         && let Some(limit) = value("pids.max")?
-        && limit - value("pids.current")?.unwrap_or(0) < 2
+        && limit - value("pids.current")?.unwrap_or(0) < 3
     {
         return Ok(true);
     }

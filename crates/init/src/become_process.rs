@@ -68,6 +68,8 @@ impl Init {
             process::raise_ambient(capability)?;
         }
 
+        self.die_with_runtime()?;
+
         // Not a word of it is taken on trust.
         let same = process::uids()? == [uid; 3]
             && process::gids()? == [gid; 3]

@@ -107,7 +107,11 @@ impl Init {
         if home_uid != u32::MAX {
             envp.push(home::variable(home_uid)?)?;
         }
-        self.say(&Message::new(MessageKind::Executing), None)?;
+        // A starter that is gone by now has started it all the same.
+        match self.say(&Message::new(MessageKind::Executing), None) {
+            Err(Failure(Message { errno: libc::EPIPE | libc::ECONNRESET, .. })) => {}
+            other => other?,
+        }
         Ok(process::execute(self.executable.0.as_cstr()?, &argv, &envp))
     }
 }

@@ -19,7 +19,7 @@ mod terminal;
 use core::ffi::CStr;
 
 use coracle_program::{Header, Message, MessageKind, Numbered, Op, Program, detail};
-use coracle_sys::{Errno, Fd, fd, memory, process, socket};
+use coracle_sys::{Errno, Fd, fd, memory, process, socket, tty};
 
 use crate::execute::Executable;
 use crate::rootfs::Rootfs;
@@ -115,12 +115,7 @@ impl Init {
     }
 
     fn prepare(&mut self, program: &Program<'static>) -> Done {
-        // The runtime may be killed at any time, and what is half made must go with it. The signal cannot tell of a
-        // death before this line, the socket can.
-        process::set_parent_death_signal(libc::SIGKILL)?;
-        if socket::is_hung_up(self.peer) {
-            process::exit(ORPHAN);
-        }
+        self.die_with_runtime()?;
         process::reset_signals()?;
         // What came across the exec must not go into hooks or the container.
         fd::cloexec_from(self.header.first_private)?;
@@ -132,6 +127,16 @@ impl Init {
             program.clone().take(2).any(|numbered| matches!(numbered, Ok(Numbered { op: Op::Await {}, .. })));
         if !waits_for_maps {
             process::set_dumpable(false)?;
+        }
+        Ok(())
+    }
+
+    /// The runtime may be killed at any time, and what is half made must go with it. The signal cannot tell of a
+    /// death before it was asked for, the socket can. A change of ids clears it (prctl(2)), so it is asked for again.
+    fn die_with_runtime(&self) -> Done {
+        process::set_parent_death_signal(libc::SIGKILL)?;
+        if socket::is_hung_up(self.peer) {
+            process::exit(ORPHAN);
         }
         Ok(())
     }
@@ -153,7 +158,8 @@ impl Init {
             }
             Op::BecomeRoot {} => {
                 process::set_gid(0)?;
-                Ok(process::set_uid(0)?)
+                process::set_uid(0)?;
+                self.die_with_runtime()
             }
             Op::Unshare { flags } => Ok(process::unshare(flags)?),
             Op::JoinNamespace { fd, flag } => Ok(process::setns(fd, flag)?),
@@ -211,6 +217,7 @@ impl Init {
                 self.executable.find(name, search.iter())?;
                 Ok(())
             }
+            Op::Rlimit { resource, soft, hard } => Ok(process::prlimit(0, resource, soft, hard)?),
             Op::AwaitStart { listener } => self.await_start(listener),
             Op::Execute { args, env, home_uid } => Err(self.execute(args, env, home_uid)),
         }
@@ -248,19 +255,8 @@ impl Init {
             return Ok(());
         }
         fd::close(self.header.control)?;
-        loop {
-            // Whoever only connects wants to know whether somebody waits here: that was the answer. A starter that
-            // died before its word changes nothing either.
-            let starter = socket::accept(listener)?;
-            let mut bytes = [0; Message::SIZE];
-            let Ok((length, _)) = socket::receive(starter.number(), &mut bytes) else { continue };
-            let message = Message::decode(bytes.get(..length).unwrap_or_default());
-            if matches!(message, Ok(Message { kind: MessageKind::Start, .. })) {
-                self.peer = starter.release();
-                fd::close(listener)?;
-                return Ok(());
-            }
-        }
+        self.peer = await_starter(listener)?.release();
+        Ok(fd::close(listener)?)
     }
 
     fn write_proc(&self, path: &CStr, value: &[u8], own: bool) -> Done {
@@ -278,6 +274,45 @@ impl Init {
         match fd::write(file.number(), value)? {
             length if length == value.len() => Ok(()),
             _ => Err(Errno::IO.into()),
+        }
+    }
+}
+
+/// How many may be connected without having said anything.
+const SILENT: usize = 8;
+
+/// Wait for somebody who says Start. Whoever only connects wants to know whether somebody waits here, and that was
+/// the answer; a starter that stopped or died before its word must not keep others from theirs.
+fn await_starter(listener: i32) -> Done<Fd> {
+    let mut connected: [Option<Fd>; SILENT] = [const { None }; SILENT];
+    loop {
+        let mut entries = [tty::Poll::readable(listener); SILENT + 1];
+        for (entry, connection) in entries.iter_mut().skip(1).zip(&connected) {
+            entry.fd = connection.as_ref().map_or(-1, Fd::number);
+        }
+        tty::poll(&mut entries, None)?;
+        for (entry, slot) in entries.iter().skip(1).zip(&mut connected) {
+            if entry.ready == 0 {
+                continue;
+            }
+            // Its word, its end, or nonsense: one look is enough.
+            let Some(connection) = slot.take() else { continue };
+            let mut bytes = [0; Message::SIZE];
+            let Ok((length, _)) = socket::receive(connection.number(), &mut bytes) else { continue };
+            let message = Message::decode(bytes.get(..length).unwrap_or_default());
+            if matches!(message, Ok(Message { kind: MessageKind::Start, .. })) {
+                return Ok(connection);
+            }
+        }
+        if entries.first().is_some_and(|entry| entry.ready != 0) {
+            let connection = socket::accept(listener)?;
+            // With all places taken, the one that has been silent longest goes.
+            if let Some(free) = connected.iter().position(Option::is_none) {
+                connected[free] = Some(connection);
+            } else {
+                connected.rotate_left(1);
+                connected[SILENT - 1] = Some(connection);
+            }
         }
     }
 }

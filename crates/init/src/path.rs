@@ -13,6 +13,7 @@ use coracle_sys::{Errno, Fd, fd};
 use crate::{Done, Failure};
 
 const PATH_MAX: usize = 4096;
+pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// As many links as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
@@ -140,6 +141,10 @@ fn create(root: i32, path: &[u8], make: Make) -> Result<Fd, Errno> {
         } else {
             fd::open_in_root(root, done.as_cstr()?, libc::O_PATH | libc::O_DIRECTORY, 0)?
         };
+        // Nothing can be made in procfs, and its links are read here as text that means something else.
+        if fd::fstatfs(parent.number())?.0 == PROC_SUPER_MAGIC {
+            return Err(Errno::LOOP);
+        }
         let made = if last && make == Make::File {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_WRONLY;
             fd::openat(parent.number(), file_name, flags, 0o644).map(drop)

@@ -11,10 +11,9 @@ use coracle_program::{
 use coracle_sys::mount::{self, Setattr};
 use coracle_sys::{Errno, Fd, fd};
 
-use crate::path::{self, Buffer, Make};
+use crate::path::{self, Buffer, Make, PROC_SUPER_MAGIC};
 use crate::{Done, Failure};
 
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 const KEPT: usize = 8;
 
 #[derive(Default)]

@@ -17,6 +17,7 @@ use std::panic::PanicHookInfo;
 use std::process::{ExitCode, exit};
 
 use coracle_runtime::Result;
+use coracle_sys::process;
 
 use descriptors::Passed;
 use log::Log;
@@ -31,6 +32,8 @@ const INTERNAL: i32 = 70;
 // container's process inherits is reset by init, which must do so for any caller.
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(internal_error));
+    // A caller that ignores its children's ends would have ours reaped before we know how they ended.
+    process::reset_signal(libc::SIGCHLD).ok(); // a valid signal
     let parsed = parse(std::env::args_os().skip(1).collect());
 
     // Before the first file is opened: it could take a number that the caller means to pass on.

@@ -126,6 +126,7 @@ ops! {
     40 AwaitStart { listener: i32 }
     /// The host's /dev/null as a detached mount, for the masks; taken from the host's tree with an `fd` of -1.
     42 TakeNull { fd: i32 }
+    43 Rlimit { resource: u32, soft: u64, hard: u64 }
     /// execve(2). `home_uid` is the user whose home directory becomes HOME, u32::MAX for none.
     41 Execute { args: List<'a>, env: List<'a>, home_uid: u32 }
 }

@@ -18,7 +18,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 
 use crate::config::{self, Decided};
 use crate::error::{Code, Error, Result, words};
-use crate::foreground::{self, ExitStatus};
+use crate::foreground::{self, ExitStatus, Signals};
 use crate::messages::{self, Started};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
 use crate::terminal::FdSocket;
@@ -90,7 +90,7 @@ struct Attempt {
 impl Runtime {
     /// Make a container whose process waits for [`Runtime::start`]. On an error nothing of it is left.
     pub fn create(&self, id: &Id, options: &CreateOptions) -> Result<Created> {
-        let ready = self.make(id, options, false, false)?;
+        let ready = self.make(id, options, false, None, false)?;
         let pid = ready.child.pid;
         match ready.go() {
             Ok(()) => Ok(Created { pid, warnings: ready.warnings }),
@@ -119,7 +119,7 @@ impl Runtime {
         }
         // Before the clone, so that no signal is lost between.
         let signals = if run.detach { None } else { Some(foreground::block_signals()?) };
-        let mut ready = self.make(id, options, !run.detach, true)?;
+        let mut ready = self.make(id, options, !run.detach, signals.as_ref(), true)?;
         ready.warnings.iter().for_each(|warning| warn(warning));
         let terminal = ready.terminal.take();
         if let Err(error) = ready.started() {
@@ -129,18 +129,26 @@ impl Runtime {
         // From here on other commands may want the container.
         drop(directory);
         let Some(signals) = signals else { return Ok(ExitStatus::Detached) };
-        let status = foreground::wait(&signals, child.pidfd.number(), child.pid, terminal)?;
+        let waited = foreground::wait(&signals, child.pidfd.number(), child.pid, terminal, run.subreaper);
         if !run.keep {
             match self.delete(id, true) {
                 Ok(warnings) => warnings.iter().for_each(|warning| warn(warning)),
-                Err(error) if error.code == Code::NotFound => {}
-                Err(error) => return Err(error.during("remove the container")),
+                // The error that ended the wait comes first.
+                Err(error) if waited.is_ok() => return Err(error.during("remove the container")),
+                Err(error) => warn(&error.during("remove the container").message),
             }
         }
-        Ok(status)
+        waited
     }
 
-    fn make(&self, id: &Id, options: &CreateOptions, foreground: bool, run: bool) -> Result<Ready> {
+    fn make(
+        &self,
+        id: &Id,
+        options: &CreateOptions,
+        foreground: bool,
+        signals: Option<&Signals>,
+        run: bool,
+    ) -> Result<Ready> {
         for number in 3..3 + options.preserve_fds {
             if !fd::is_open(number as i32) {
                 let text = format!("--preserve-fds: descriptor {number} is not open");
@@ -156,7 +164,7 @@ impl Runtime {
         self.make_root()?;
         let directory = Directory::claim(&self.root, id)?;
         let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
-        match attempt.proceed(&decided, location, options, sockets, &joined) {
+        match attempt.proceed(&decided, location, options, sockets, &joined, signals) {
             Ok((record, control, terminal, warnings)) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
                     Ok(Ready { directory, record, child, control, terminal, warnings })
@@ -200,6 +208,7 @@ impl Attempt {
         options: &CreateOptions,
         mut sockets: Sockets,
         joined: &[OwnedFd],
+        signals: Option<&Signals>,
     ) -> Result<Proceeded> {
         let plan = &decided.plan;
         let rdt = plan.outside.intel_rdt.clone();
@@ -273,6 +282,9 @@ impl Attempt {
             })
             .collect();
         loop {
+            if let Some(signals) = signals {
+                signals.wait_for(control.as_raw_fd())?;
+            }
             let Some((message, fd)) = messages::receive(control.as_fd())? else {
                 return Err(died(child, Some(cgroup)));
             };
@@ -280,7 +292,7 @@ impl Attempt {
                 MessageKind::Mounted => {
                     self.hooked = Some(record.clone());
                     for hook in plan.hooks.prestart.iter().chain(&plan.hooks.create_runtime) {
-                        hooks::run(hook, &state("creating"))?;
+                        hooks::run(hook, &state("creating"), signals)?;
                     }
                     messages::send(control.as_fd(), MessageKind::Go)?;
                 }
@@ -315,7 +327,7 @@ impl Attempt {
             }
         }
 
-        for limit in &plan.outside.rlimits {
+        for limit in plan.outside.rlimits.iter().filter(|limit| !lower::too_low_for_init(limit)) {
             process::prlimit(child.pid, limit.resource, limit.soft, limit.hard).map_err(|error| {
                 Error::system(format!("{}: set {}", limit.place, limit.name), errno(error))
             })?;
@@ -403,7 +415,7 @@ pub(crate) fn poststart(record: &Record) -> Result<()> {
     let pid = record.process.map_or(0, |process| process.pid);
     for hook in &record.hooks.poststart {
         let state = hooks::state_document(&record.id, "running", pid, &record.bundle, &record.annotations);
-        hooks::run(hook, &state)?;
+        hooks::run(hook, &state, None)?;
     }
     Ok(())
 }
@@ -597,17 +609,17 @@ fn check_pid_file(path: &Path) -> Result<()> {
 fn draft(path: &Path, id: &str) -> Result<PathBuf> {
     let path = std::path::absolute(path).map_err(|error| Error::io("--pid-file", &error))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(path.with_file_name(format!(".{name}.{id}")))
+    // A name that nobody can have taken before, in a directory that others may write to.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(path.with_file_name(format!(".{name}.{id}.{}-{}", std::process::id(), now.as_nanos())))
 }
 
 /// Digits and nothing else, and never half of them: callers parse the file the moment that it is there.
 fn write_pid_file(path: &Path, draft: &Path, pid: i32) -> Result<()> {
     std::fs::OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o644)
-        .custom_flags(libc::O_NOFOLLOW)
         .open(draft)
         .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
         .and_then(|()| std::fs::rename(draft, path))

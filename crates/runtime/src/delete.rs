@@ -16,7 +16,7 @@ use crate::{Id, Runtime, errno, hooks, rdt};
 /// "Lifecycle").
 pub(crate) fn poststop(record: &Record) -> Vec<String> {
     let state = || hooks::state_document(&record.id, "stopped", 0, &record.bundle, &record.annotations);
-    let results = record.hooks.poststop.iter().map(|hook| hooks::run(hook, &state()));
+    let results = record.hooks.poststop.iter().map(|hook| hooks::run(hook, &state(), None));
     results.filter_map(|result| result.err().map(|error| error.message)).collect()
 }
 
@@ -64,8 +64,21 @@ impl Runtime {
     /// Errors: [`Code::NotFound`], [`Code::State`] while it runs, [`Code::Busy`], [`Code::Cgroup`] with what is stuck.
     pub fn delete(&self, id: &Id, force: bool) -> Result<Vec<String>> {
         let nothing = Vec::<String>::new;
-        let directory = match Directory::open(&self.root, id).and_then(Directory::lock) {
-            Err(error) if error.code == Code::NotFound && force => return Ok(nothing()),
+        let missing = |error: &Error| error.code == Code::NotFound && force;
+        let directory = match Directory::open(&self.root, id) {
+            Err(error) if missing(&error) => return Ok(nothing()),
+            other => other?,
+        };
+        // A start that waits for a hook inside holds the lock, and ends with the process that it waits for.
+        if force
+            && let Ok(Some(Record { process: Some(process), boot_id, .. })) = directory.read()
+            && boot_id == crate::boot_id()?
+            && let Some(pidfd) = status::living(&process)?
+        {
+            signal(pidfd.as_fd(), libc::SIGKILL)?;
+        }
+        let directory = match directory.lock() {
+            Err(error) if missing(&error) => return Ok(nothing()),
             other => other?,
         };
         let record = match directory.read() {
@@ -97,10 +110,11 @@ impl Runtime {
                 return Err(Error::new(Code::Busy, text));
             }
         }
-        if record.process.is_some() {
+        if record.process.is_some() || record.cgroup.adopted.is_empty() {
             remove_cgroup(&cgroup)?;
         } else {
-            // The creator died, and its init with it. Whoever is still in there was there before.
+            // The creator died before it could tell whether the cgroup, which was there, was free to take. Its init
+            // died with it, so whoever is in there now was there before.
             match cgroup.wait_empty(EMPTY_DEADLINE) {
                 Ok(()) => cgroup.remove(EMPTY_DEADLINE).map_err(cgroup_error)?,
                 Err(error) => warnings.push(format!("cgroup left alone: {error}")),

@@ -11,12 +11,11 @@ use coracle_sys::tty::{self, Modes, Poll, poll};
 use coracle_sys::{Fd, fd};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::prctl::get_child_subreaper;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// How a container's process ended, or that nobody waited for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +59,35 @@ pub fn block_signals() -> Result<Signals> {
 }
 
 impl Signals {
+    pub fn descriptor(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
+    /// A signal that asks the caller to end, if one has come. Others are dropped: nobody is there yet to get them.
+    pub fn interruption(&self) -> Result<Option<i32>> {
+        while let Some(signal) = self.next()? {
+            let number = signal.ssi_signo as i32;
+            if matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT) {
+                return Ok(Some(number));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Wait until there is something to read, or a signal asks the caller to end, which is an error.
+    pub fn wait_for(&self, readable: i32) -> Result<()> {
+        let mut entries = [Poll::readable(readable), Poll::readable(self.descriptor())];
+        while entries[0].ready == 0 {
+            poll(&mut entries, None).map_err(|errno| failed("poll", errno))?;
+            if entries[1].ready != 0
+                && let Some(signal) = self.interruption()?
+            {
+                return Err(Error::new(Code::System, format!("interrupted by signal {signal}")));
+            }
+        }
+        Ok(())
+    }
+
     fn next(&self) -> Result<Option<libc::signalfd_siginfo>> {
         loop {
             match self.fd.read_signal() {
@@ -89,7 +117,7 @@ pub fn prepare(master: &Fd) -> Result<()> {
     CALLER.prepare(master)
 }
 
-const CALLER: Caller = Caller { input: 0, output: 1, error: 2 };
+const CALLER: Caller = Caller { input: 0, output: 1, error: 2, subreaper: false };
 
 fn copy_size(terminals: &[i32], master: i32) {
     let size = terminals.iter().find_map(|terminal| tty::window_size(*terminal).ok());
@@ -101,9 +129,16 @@ fn copy_size(terminals: &[i32], master: i32) {
 
 /// Wait for the container's process, a child of the caller, and reap it. Signals of the caller are forwarded to it;
 /// with a terminal (the pty's master), bytes are relayed and the caller's terminal is raw meanwhile. All that the
-/// container wrote has been passed on when this returns. A subreaper's other children are reaped too.
-pub fn wait(signals: &Signals, pidfd: i32, pid: i32, terminal: Option<Fd>) -> Result<ExitStatus> {
-    wait_with(signals, pidfd, pid, terminal, &CALLER)
+/// container wrote has been passed on when this returns. A `subreaper`'s other children are reaped too; without it they
+/// belong to whoever made them.
+pub fn wait(
+    signals: &Signals,
+    pidfd: i32,
+    pid: i32,
+    terminal: Option<Fd>,
+    subreaper: bool,
+) -> Result<ExitStatus> {
+    wait_with(signals, pidfd, pid, terminal, &Caller { subreaper, ..CALLER })
 }
 
 /// The caller's side, by number.
@@ -111,6 +146,8 @@ struct Caller {
     input: i32,
     output: i32,
     error: i32,
+    /// Orphans come to this process, by its own wish.
+    subreaper: bool,
 }
 
 impl Caller {
@@ -155,7 +192,11 @@ fn wait_with(
         }
         if signal.ready != 0 {
             while let Some(signal) = signals.next()? {
-                handle(&signal, pidfd, pid, &mut relay)?;
+                if signal.ssi_signo as i32 != libc::SIGCHLD {
+                    handle(&signal, pidfd, &mut relay)?;
+                } else if caller.subreaper {
+                    reap(pid);
+                }
             }
         }
         if exit.ready != 0 {
@@ -167,7 +208,9 @@ fn wait_with(
         relay.finish(signals)?;
     }
     // SIGCHLD of several children is one signal, and one of another thread's mask is none.
-    reap(pid);
+    if caller.subreaper {
+        reap(pid);
+    }
     Ok(match exit {
         Exit::Code(code) => ExitStatus::Code(code),
         Exit::Signal(signal) => ExitStatus::Signal(signal),
@@ -182,18 +225,9 @@ fn wait_for(entries: &mut [Poll]) -> Result<()> {
     poll(entries, None).map(drop).map_err(|errno| failed("poll", errno))
 }
 
-fn handle(
-    signal: &libc::signalfd_siginfo,
-    pidfd: i32,
-    pid: i32,
-    relay: &mut Option<Relay<'_>>,
-) -> Result<()> {
+fn handle(signal: &libc::signalfd_siginfo, pidfd: i32, relay: &mut Option<Relay<'_>>) -> Result<()> {
     let number = signal.ssi_signo as i32;
     match number {
-        libc::SIGCHLD => {
-            reap(pid);
-            return Ok(());
-        }
         libc::SIGWINCH => {
             if let Some(relay) = relay {
                 relay.resize();
@@ -218,12 +252,8 @@ fn handle(
     }
 }
 
-/// Reap ended children other than the container, if this process is where orphans go. Otherwise they belong to
-/// whoever made them.
+/// Reap ended children other than the container: orphans that came to a process which asked for them.
 fn reap(container: i32) {
-    if get_child_subreaper() != Ok(true) {
-        return;
-    }
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     // Whatever cannot be reaped now is init's when this process ends.
     while let Some(pid) = waitid(Id::All, look).ok().and_then(|status| status.pid()) {
@@ -583,13 +613,13 @@ mod tests {
     }
 
     fn caller(input: &File, output: &File) -> Caller {
-        Caller { input: input.as_raw_fd(), output: output.as_raw_fd(), error: -1 }
+        Caller { input: input.as_raw_fd(), output: output.as_raw_fd(), error: -1, subreaper: false }
     }
 
     fn ends_as(script: &str) -> ExitStatus {
         let (pid, pidfd) = shell(script, Stdio::null);
         let signals = block_signals().unwrap();
-        wait(&signals, pidfd.number(), pid, None).unwrap()
+        wait(&signals, pidfd.number(), pid, None, false).unwrap()
     }
 
     #[test]
@@ -607,7 +637,7 @@ mod tests {
     fn the_container_is_reaped() {
         let (pid, pidfd) = shell("exit 1", Stdio::null);
         let signals = block_signals().unwrap();
-        wait(&signals, pidfd.number(), pid, None).unwrap();
+        wait(&signals, pidfd.number(), pid, None, false).unwrap();
         assert_eq!(process::wait(pidfd.number()), Err(coracle_sys::Errno(libc::ECHILD)));
     }
 
@@ -636,7 +666,7 @@ mod tests {
                 raise(kept).unwrap();
             }
             assert_eq!(
-                wait(&signals, pidfd.number(), child.id() as i32, None).unwrap(),
+                wait(&signals, pidfd.number(), child.id() as i32, None, false).unwrap(),
                 ExitStatus::Code(7),
                 "{name}"
             );
@@ -792,7 +822,7 @@ mod tests {
         let size = tty::WindowSize { rows: 33, columns: 101 };
         tty::set_window_size(caller_master.number(), size).unwrap();
         let before = tty::modes(caller_slave.as_raw_fd()).unwrap();
-        let (pid, pidfd) = on_pty("stty size; exit 0", &slave);
+        let (_, pidfd) = on_pty("stty size; exit 0", &slave);
         let signals = block_signals().unwrap();
         {
             let caller = caller(&caller_slave, &caller_slave);
@@ -805,14 +835,14 @@ mod tests {
             tty::set_window_size(caller_master.number(), larger).unwrap();
             raise(Signal::SIGWINCH).unwrap();
             let signal = signals.next().unwrap().unwrap();
-            handle(&signal, pidfd.number(), pid, &mut relay).unwrap();
+            handle(&signal, pidfd.number(), &mut relay).unwrap();
             assert_eq!(tty::window_size(slave.as_raw_fd()), Ok(larger));
 
             // A shell took the terminal in between.
             tty::set_modes(caller_slave.as_raw_fd(), &before).unwrap();
             raise(Signal::SIGCONT).unwrap();
             let signal = signals.next().unwrap().unwrap();
-            handle(&signal, pidfd.number(), pid, &mut relay).unwrap();
+            handle(&signal, pidfd.number(), &mut relay).unwrap();
             assert_eq!(tty::modes(caller_slave.as_raw_fd()).unwrap(), before.raw());
         }
         assert_eq!(tty::modes(caller_slave.as_raw_fd()).unwrap(), before);
@@ -864,7 +894,7 @@ mod tests {
         assert!(matches!(relay.input, Some(Stream::Own(_))) && matches!(relay.output, Some(Stream::Own(_))));
         assert_eq!((flags(&input), flags(&output)), before);
         drop(relay);
-        wait(&signals, pidfd.number(), pid, None).unwrap();
+        wait(&signals, pidfd.number(), pid, None, false).unwrap();
     }
 
     #[test]
@@ -906,7 +936,7 @@ mod tests {
         let child = Command::new("/bin/sh").args(["-c", script]).stdout(write).spawn().unwrap();
         let pidfd = process::pidfd_open(child.id() as i32).unwrap();
         let signals = block_signals().unwrap();
-        let status = wait(&signals, pidfd.number(), child.id() as i32, None).unwrap();
+        let status = wait(&signals, pidfd.number(), child.id() as i32, None, true).unwrap();
         assert_eq!(status, ExitStatus::Code(0));
         let mut text = String::new();
         read.read_to_string(&mut text).unwrap();

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::error::{Code, Error, Result, words};
+use crate::foreground::Signals;
 
 /// Version of the specification that the state documents follow.
 const OCI_VERSION: &str = "1.3.0";
@@ -49,8 +50,8 @@ pub fn state_document(
 
 /// Run one hook and wait for it: an error if it cannot be started, ends with anything but 0, or outlasts its
 /// timeout, after which its whole process group is killed. What it leaves running on purpose stays.
-pub fn run(hook: &Hook, state_json: &[u8]) -> Result<()> {
-    run_hook(hook, state_json).map_err(|failure| {
+pub fn run(hook: &Hook, state_json: &[u8], signals: Option<&Signals>) -> Result<()> {
+    run_hook(hook, state_json, signals).map_err(|failure| {
         let kind =
             hook.place.strip_prefix("hooks.").and_then(|rest| rest.split('[').next()).unwrap_or_default();
         let blank = if kind.is_empty() { "" } else { " " };
@@ -78,7 +79,7 @@ fn failed(what: &str) -> impl Fn(coracle_sys::Errno) -> Failure {
     move |errno| format!("{what}: {}", words(Errno::from_raw(errno.0))).into()
 }
 
-fn run_hook(hook: &Hook, state_json: &[u8]) -> std::result::Result<(), Failure> {
+fn run_hook(hook: &Hook, state_json: &[u8], signals: Option<&Signals>) -> std::result::Result<(), Failure> {
     let deadline = match hook.timeout {
         0 => None,
         seconds => Instant::now().checked_add(Duration::from_secs(seconds.into())),
@@ -97,7 +98,9 @@ fn run_hook(hook: &Hook, state_json: &[u8]) -> std::result::Result<(), Failure> 
     };
 
     let mut output = [Output::new(stdout), Output::new(stderr)];
-    let mut entries = [Poll::readable(pidfd.number()), Poll::readable(-1), Poll::readable(-1)];
+    let interrupts = signals.map_or(-1, Signals::descriptor);
+    let mut entries =
+        [Poll::readable(pidfd.number()), Poll::readable(-1), Poll::readable(-1), Poll::readable(interrupts)];
     loop {
         for (entry, output) in entries.iter_mut().skip(1).zip(&output) {
             entry.fd = output.descriptor();
@@ -116,6 +119,13 @@ fn run_hook(hook: &Hook, state_json: &[u8]) -> std::result::Result<(), Failure> 
         }
         if entries[0].ready != 0 {
             break;
+        }
+        if let Some(signals) = signals
+            && let Some(signal) = signals.interruption().map_err(|error| error.message)?
+        {
+            kill_group(pid);
+            process::wait(pidfd.number()).map_err(failed("wait"))?;
+            return Err(format!("interrupted by signal {signal}").into());
         }
     }
     let exit = process::wait(pidfd.number()).map_err(failed("wait"))?;
@@ -275,6 +285,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    fn run(hook: &Hook, state_json: &[u8]) -> Result<()> {
+        super::run(hook, state_json, None)
+    }
 
     /// A hook that runs a script with /bin/sh; its environment is empty.
     fn shell(script: &str) -> Hook {

@@ -27,11 +27,16 @@ impl Runtime {
             if wanted == Signal::KILL {
                 cgroup.kill().map_err(cgroup_error)?;
             } else {
-                for pid in cgroup.pids().map_err(cgroup_error)? {
-                    // It may have ended since it was listed.
-                    if let Ok(process) = coracle_sys::process::pidfd_open(pid) {
-                        signal(OwnedFd::from(process).as_fd(), wanted.number())?;
-                    }
+                // Held first, then listed once more: a number that is still there means the process that is held.
+                let held: Vec<(i32, OwnedFd)> = cgroup
+                    .pids()
+                    .map_err(cgroup_error)?
+                    .into_iter()
+                    .filter_map(|pid| Some((pid, coracle_sys::process::pidfd_open(pid).ok()?.into())))
+                    .collect();
+                let still = cgroup.pids().map_err(cgroup_error)?;
+                for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+                    signal(process.as_fd(), wanted.number())?;
                 }
             }
             return Ok(());

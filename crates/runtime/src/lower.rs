@@ -16,7 +16,7 @@ use coracle_program::{
     Bytes, Header, List, MOUNT_COPY_UP, MOUNT_ID_MAP_BELOW, MOUNT_KEEP, MOUNT_MODE_OF_TARGET, Op, Writer,
 };
 use coracle_sys::mount::{self, Setattr};
-use coracle_sys::{Errno, clone, fd, process};
+use coracle_sys::{Errno, clone, fd};
 
 use crate::error::{Code, Error, Result};
 use crate::{errno, namespaces};
@@ -269,6 +269,11 @@ impl Lowering<'_> {
                 self.writer.push(number, Op::AwaitStart { listener });
             }
             Action::Execute { args, env, home_of_uid } => {
+                // Init itself needs a few descriptors until here.
+                for limit in context.plan.outside.rlimits.iter().filter(|limit| too_low_for_init(limit)) {
+                    let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
+                    self.writer.push(number, Op::Rlimit { resource, soft, hard });
+                }
                 let (args, env) = (c_strings(args)?, c_strings(env)?);
                 let [first, second] = &mut self.storage;
                 let op = Op::Execute {
@@ -520,6 +525,12 @@ impl Lowering<'_> {
     }
 }
 
+/// A limit under which init could not come to its end: it sets it itself, last of all.
+pub(crate) fn too_low_for_init(limit: &Rlimit) -> bool {
+    const DESCRIPTORS: u64 = 64;
+    limit.resource == libc::RLIMIT_NOFILE && limit.soft < DESCRIPTORS
+}
+
 /// The root filesystem's directory; the host's own root is refused, under whatever name.
 fn open_root(path: &str) -> Result<OwnedFd, Error> {
     let invalid = |text: &str| Error::new(Code::Invalid, format!("root.path {path}: {text}"));
@@ -547,11 +558,11 @@ pub(crate) fn sealed(name: &CStr, bytes: &[u8], executable: bool) -> Result<Owne
     };
     let file = File::from(OwnedFd::from(fd::memfd(name, executable).map_err(failed)?));
     (&file).write_all(bytes).map_err(|error| Error::io("write init's program", &error))?;
+    if executable {
+        // Without read permission, execve(2) makes the process undumpable from its first instruction on where the
+        // caller is not allowed to look into it: nobody in a joined namespace can (CVE-2016-9962).
+        fd::fchmod(file.as_raw_fd(), 0o111).map_err(failed)?;
+    }
     fd::seal(file.as_raw_fd()).map_err(failed)?;
     Ok(file.into())
-}
-
-/// Used where a helper process of ours is no longer needed.
-pub(crate) fn reap(child: &clone::Child) -> Result<process::Exit, Error> {
-    process::wait(child.pidfd.number()).map_err(|errno| Error::system("wait for a child", self::errno(errno)))
 }

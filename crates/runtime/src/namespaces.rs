@@ -9,8 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use coracle_plan::{IdMap, JoinNamespace, Namespace, Spawn};
 use coracle_sys::clone;
 
+use crate::errno;
 use crate::error::{Code, Error, Result};
-use crate::{errno, lower};
 
 pub(crate) fn flag(namespace: Namespace) -> u64 {
     match namespace {
@@ -78,13 +78,9 @@ fn write(pid: i32, name: &str, text: &str) -> Result<()> {
 
 /// A user namespace with these maps, for the ids of a mount: nobody is ever in it.
 pub(crate) fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> Result<OwnedFd> {
-    let (holder, release) = clone::hold_user_namespace()
+    let holder = clone::UserNamespaceHolder::new()
         .map_err(|error| Error::system("make a user namespace for the mount's ids", errno(error)))?;
-    let namespace = write_maps(holder.pid, uid_map, gid_map, false).and_then(|()| {
-        let path = format!("/proc/{}/ns/user", holder.pid);
-        File::open(&path).map_err(|error| Error::io(path, &error))
-    });
-    drop(release);
-    lower::reap(&holder)?;
-    namespace.map(OwnedFd::from)
+    write_maps(holder.pid(), uid_map, gid_map, false)?;
+    let path = format!("/proc/{}/ns/user", holder.pid());
+    File::open(&path).map(OwnedFd::from).map_err(|error| Error::io(path, &error))
 }

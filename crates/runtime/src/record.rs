@@ -104,15 +104,31 @@ impl Directory {
     /// Make it: of several callers exactly one succeeds.
     pub(crate) fn claim(root: &Path, id: &Id) -> Result<Locked> {
         let path = root.join(id.as_str());
-        match std::fs::DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::new(Code::Exists, format!("container \"{id}\" already exists"))
-                    .hint(format!("`oar state {id}` shows it, `oar delete --force {id}` removes it")));
+        let exists = || {
+            Error::new(Code::Exists, format!("container \"{id}\" already exists"))
+                .hint(format!("`oar state {id}` shows it, `oar delete --force {id}` removes it"))
+        };
+        loop {
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Err(exists()),
+                Err(error) => return Err(Error::io(format!("create {}", path.display()), &error)),
             }
-            Err(error) => return Err(Error::io(format!("create {}", path.display()), &error)),
+            match Directory::open(root, id).and_then(Directory::lock) {
+                // Until it was locked it was anybody's: a delete may have removed it, another create may have made
+                // it again, and then it is theirs.
+                Ok(claimed) => match claimed.read()? {
+                    Some(_) => return Err(exists()),
+                    None => return Ok(claimed),
+                },
+                Err(error) if error.code == Code::NotFound => {}
+                Err(error) => {
+                    // Still empty; if it is not, somebody else has it.
+                    std::fs::remove_dir(&path).ok(); // see above
+                    return Err(error);
+                }
+            }
         }
-        Directory::open(root, id)?.lock()
     }
 
     pub(crate) fn open(root: &Path, id: &Id) -> Result<Directory> {
@@ -147,11 +163,15 @@ impl Directory {
                 }
             }
         };
-        let links = self.file.metadata().map_err(|error| Error::io("stat", &error))?.nlink();
-        if links == 0 {
+        if self.is_removed()? {
             return Err(not_found(&self.id));
         }
         Ok(Locked { directory: self, _lock: lock })
+    }
+
+    fn is_removed(&self) -> Result<bool> {
+        let metadata = self.file.metadata().map_err(|error| Error::io("stat", &error))?;
+        Ok(metadata.nlink() == 0)
     }
 
     /// A path to a member that is short enough for a socket's address, whatever the root is.
@@ -171,13 +191,16 @@ impl Directory {
         }
     }
 
-    /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood.
+    /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood, [`Code::NotFound`]
+    /// when the directory was removed meanwhile.
     pub(crate) fn read(&self) -> Result<Option<Record>> {
         let shown = self.path.join(RECORD);
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match File::options().read(true).custom_flags(flags).open(self.member(RECORD)) {
             Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return if self.is_removed()? { Err(not_found(&self.id)) } else { Ok(None) };
+            }
             Err(error) => return Err(Error::io(format!("open {}", shown.display()), &error)),
         };
         let mut text = Vec::new();

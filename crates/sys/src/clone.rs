@@ -172,12 +172,21 @@ pub fn spawn(spawn: &Spawn<'_>) -> core::result::Result<Child, (Stage, Errno)> {
 
     // No signal handler of the caller may run in the child, which shares the caller's memory.
     let mask = process::set_signal_mask(u64::MAX).map_err(|errno| (Stage::Clone, errno))?;
+    // In a namespace with others, the child could be looked into while it still is the caller's memory
+    // (CVE-2016-9962).
+    let hide = !spawn.join.is_empty() && process::is_dumpable().unwrap_or(true);
+    if hide {
+        process::set_dumpable(false).ok(); // a value that the kernel knows
+    }
     let result = if spawn.join.is_empty() {
         // SAFETY: `child` keeps to the rules of clone_call, on the first stack.
         unsafe { clone_init(&raw mut shared, 0) }
     } else {
         spawn_between(&mut shared, stacks)
     };
+    if hide {
+        process::set_dumpable(true).ok(); // it was a moment ago
+    }
     process::set_signal_mask(mask).ok(); // the set is the kernel's own
     // SAFETY: both processes that used the mapping have ended or left this memory by execve.
     unsafe { syscall2(libc::SYS_munmap, stacks, 2 * STACK) }.ok(); // at worst the pages stay
@@ -188,6 +197,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> core::result::Result<Child, (Stage, Errno)> {
         (None, Some(pidfd)) => Ok(Child { pid: shared.pid, pidfd }),
         (failure, pidfd) => {
             if let Some(pidfd) = pidfd {
+                process::pidfd_send_signal(pidfd.number(), libc::SIGKILL).ok(); // it may have ended already
                 // It exits by itself after recording the failure; an error of reaping it changes nothing here.
                 process::wait(pidfd.number()).ok(); // see above
             }
@@ -237,7 +247,11 @@ fn spawn_between(shared: &mut Shared<'_>, stacks: usize) -> Result<()> {
     // SAFETY: `between` keeps to the rules, the stack is the second half of a mapping made for it.
     unsafe { clone_call(&args, shared, between) }?;
     let pidfd = Fd::own(pidfd);
-    process::wait(pidfd.number()).map(drop)
+    match process::wait(pidfd.number()) {
+        // A caller that ignores SIGCHLD has no zombies to wait for: it has ended, which is what matters.
+        Err(Errno(libc::ECHILD)) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 unsafe extern "C" fn between(shared: *mut c_void) -> ! {
@@ -343,28 +357,82 @@ fn enter_time_namespace(offsets: &[u8]) -> Result<()> {
     fd::write_all(file.number(), offsets)
 }
 
-/// A process that only keeps a new user namespace alive, so that its maps can be written and it can be opened.
-/// Dropping the returned descriptor ends it; reap it then.
-pub fn hold_user_namespace() -> Result<(Child, Fd)> {
-    let (read, write) = fd::pipe()?;
-    let mut pidfd = -1i32;
-    let args = CloneArgs {
-        flags: CLONE_PIDFD | NEWUSER,
-        pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..Default::default()
-    };
-    // SAFETY: the copy has its own memory, and below makes system calls only until it exits.
-    let pid = unsafe { syscall2(libc::SYS_clone3, &raw const args as usize, size_of::<CloneArgs>()) }?;
-    if pid == 0 {
-        // This copy of the write end must go, or the end of file would never come.
-        if fd::close(write.number()).is_ok() {
-            // Whatever it reads, the caller is done or dead.
-            fd::read(read.number(), &mut [0]).ok(); // it ends either way
+/// A process that only keeps a new user namespace alive, so that its maps can be written and it can be opened. It
+/// ends when this is dropped, or with the calling thread.
+#[derive(Debug)]
+pub struct UserNamespaceHolder {
+    child: Child,
+    stack: usize,
+}
+
+impl UserNamespaceHolder {
+    pub fn new() -> Result<UserNamespaceHolder> {
+        // SAFETY: a new anonymous mapping disturbs no other memory.
+        let stack = unsafe {
+            syscall6(
+                libc::SYS_mmap,
+                0,
+                STACK,
+                (libc::PROT_READ | libc::PROT_WRITE) as usize,
+                (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK) as usize,
+                usize::MAX,
+                0,
+            )
+        }?;
+        let mut pidfd = -1i32;
+        let args = CloneArgs {
+            flags: CLONE_VM | CLONE_PIDFD | NEWUSER,
+            pidfd: &raw mut pidfd as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            stack: stack as u64,
+            stack_size: STACK as u64,
+            ..Default::default()
+        };
+        // All signals stay blocked in the child: no handler of the caller runs there.
+        let mask = process::set_signal_mask(u64::MAX)?;
+        // SAFETY: `hold` makes system calls only, on a stack of its own that lives as long as it does.
+        let pid = unsafe {
+            coracle_clone_call(&args, size_of::<CloneArgs>(), process::pid() as usize as *mut c_void, hold)
+        };
+        process::set_signal_mask(mask).ok(); // the set is the kernel's own
+        if pid < 0 {
+            // SAFETY: nobody uses the mapping.
+            unsafe { syscall2(libc::SYS_munmap, stack, STACK) }.ok(); // at worst the pages stay
+            return Err(Errno(-pid as i32));
         }
+        Ok(UserNamespaceHolder { child: Child { pid: pid as i32, pidfd: Fd::own(pidfd) }, stack })
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.pid
+    }
+}
+
+impl Drop for UserNamespaceHolder {
+    fn drop(&mut self) {
+        process::pidfd_send_signal(self.child.pidfd.number(), libc::SIGKILL).ok(); // ESRCH: it has ended
+        match process::wait(self.child.pidfd.number()) {
+            // Ended for certain, also where a caller ignores SIGCHLD: the kernel waits for the end either way.
+            Ok(_) | Err(Errno(libc::ECHILD)) => {
+                // SAFETY: the only process that used the mapping has ended.
+                unsafe { syscall2(libc::SYS_munmap, self.stack, STACK) }.ok(); // at worst the pages stay
+            }
+            // The pages stay with a process that may still use them.
+            Err(_) => {}
+        }
+    }
+}
+
+unsafe extern "C" fn hold(parent: *mut c_void) -> ! {
+    process::set_parent_death_signal(libc::SIGKILL).ok(); // a valid signal
+    // Had it died before that line, somebody else would be the parent now.
+    if process::parent() != parent as usize as i32 {
         process::exit(0)
     }
-    Ok((Child { pid: pid as i32, pidfd: Fd::own(pidfd) }, write))
+    loop {
+        // SAFETY: no pointers.
+        unsafe { syscall0(libc::SYS_pause) }.ok(); // nothing but SIGKILL ends it
+    }
 }
 
 /// Which kind of namespace is this (NS_GET_NSTYPE, ioctl_ns(2))? ENOTTY when it is none.
@@ -419,6 +487,19 @@ mod tests {
     }
 
     #[test]
+    fn user_namespaces_are_held_by_many_threads_at_once() {
+        let thread = || {
+            std::thread::spawn(|| {
+                for _ in 0..200 {
+                    drop(UserNamespaceHolder::new().unwrap());
+                }
+            })
+        };
+        let threads: Vec<_> = (0..4).map(|_| thread()).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+
+    #[test]
     fn a_failure_says_where() {
         let not_a_program = File::open("/proc/self/status").unwrap();
         let spawned = spawn(&Spawn {
@@ -435,11 +516,12 @@ mod tests {
 
     #[test]
     fn a_user_namespace_can_be_held() {
-        let (holder, release) = hold_user_namespace().unwrap();
-        let namespace = File::open(format!("/proc/{}/ns/user", holder.pid)).unwrap();
+        let holder = UserNamespaceHolder::new().unwrap();
+        let path = format!("/proc/{}/ns/user", holder.pid());
+        let namespace = File::open(&path).unwrap();
         assert_eq!(namespace_type(namespace.as_raw_fd()), Ok(NEWUSER));
-        drop(release);
-        assert_eq!(process::wait(holder.pidfd.number()), Ok(Exit::Code(0)));
+        drop(holder);
+        assert!(File::open(&path).is_err());
         assert!(namespace_type(File::open("/proc/self/status").unwrap().as_raw_fd()).is_err());
     }
 }

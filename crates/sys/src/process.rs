@@ -12,6 +12,11 @@ pub fn pid() -> i32 {
     unsafe { syscall0(libc::SYS_getpid) }.unwrap_or(0) as i32
 }
 
+pub fn parent() -> i32 {
+    // SAFETY: no pointers; getppid(2) cannot fail.
+    unsafe { syscall0(libc::SYS_getppid) }.unwrap_or(0) as i32
+}
+
 /// exit_group(2).
 pub fn exit(status: i32) -> ! {
     loop {
@@ -28,6 +33,11 @@ fn prctl(option: i32, a: usize, b: usize) -> Result<usize> {
 /// Have the kernel send this signal when the parent thread ends; 0 clears it.
 pub fn set_parent_death_signal(signal: i32) -> Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as usize, 0).map(drop)
+}
+
+/// May processes of the same user look into this one (ptrace(2), /proc/PID/mem)?
+pub fn is_dumpable() -> Result<bool> {
+    prctl(libc::PR_GET_DUMPABLE, 0, 0).map(|dumpable| dumpable == 1)
 }
 
 pub fn set_dumpable(dumpable: bool) -> Result<()> {
@@ -272,18 +282,21 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
 
 /// All signals to their default action, none blocked: what a new program expects.
 pub fn reset_signals() -> Result<()> {
-    // struct kernel_sigaction: handler, flags, restorer, mask.
-    let default = [0usize; 4];
     for signal in 1..=64 {
         if signal == libc::SIGKILL || signal == libc::SIGSTOP {
             continue;
         }
-        // SAFETY: the zeroed struct is SIG_DFL; only handlers of this process change.
-        unsafe {
-            syscall4(libc::SYS_rt_sigaction, signal as usize, default.as_ptr() as usize, 0, 8)?;
-        }
+        reset_signal(signal)?;
     }
     set_signal_mask(0).map(drop)
+}
+
+/// One signal to its default action: what a caller had ignored is inherited across execve(2).
+pub fn reset_signal(signal: i32) -> Result<()> {
+    // struct kernel_sigaction: handler, flags, restorer, mask.
+    let default = [0usize; 4];
+    // SAFETY: the zeroed struct is SIG_DFL.
+    unsafe { syscall4(libc::SYS_rt_sigaction, signal as usize, default.as_ptr() as usize, 0, 8) }.map(drop)
 }
 
 /// Replace the set of blocked signals; the old one comes back. Bit n - 1 is signal n.
