@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use coracle_program::MessageKind;
-use coracle_sys::socket;
+use coracle_sys::{fd, socket};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::create::{died_how, poststart};
@@ -13,6 +13,9 @@ use crate::messages::{self, Started};
 use crate::record::Directory;
 use crate::status::{self, Status, Waiting};
 use crate::{Id, Runtime};
+
+/// How long a process that failed to execute may take to end, in milliseconds.
+const EXIT_PATIENCE: i32 = 5000;
 
 impl Runtime {
     /// Start a created container. Succeeds only when its command was executed; a failure of execve(2) is an error
@@ -45,9 +48,16 @@ impl Runtime {
             return Err(died_how("it is gone", Some(&record.cgroup.open())));
         }
         messages::send(init.as_fd(), MessageKind::Start)?;
-        match messages::await_execve(init.as_fd(), &record.late_steps)? {
-            Started::Yes => {}
-            Started::Died => return Err(died_how("killed", Some(&record.cgroup.open()))),
+        let error = match messages::await_execve(init.as_fd(), &record.late_steps) {
+            Ok(Started::Yes) => None,
+            Ok(Started::Died) => Some(died_how("killed", Some(&record.cgroup.open()))),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            // Its last word is said; whoever looks after us must find it stopped.
+            fd::wait_readable(pidfd.as_raw_fd(), Some(EXIT_PATIENCE))
+                .map_err(|errno| Error::system("wait for the container's process", crate::errno(errno)))?;
+            return Err(error);
         }
         // A convenience for whoever looks: nobody listens on it any more.
         match std::fs::remove_file(directory.member(crate::record::START_SOCKET)) {
