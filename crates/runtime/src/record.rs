@@ -280,3 +280,76 @@ impl Locked {
         std::fs::remove_dir(&path).map_err(failed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record {
+            coracle: Record::FORMAT,
+            id: id.into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: "2026-01-02T03:04:05.000000006Z".into(),
+            boot_id: "boot".into(),
+            owner: 0,
+            annotations: BTreeMap::new(),
+            systemd_cgroup: false,
+            cgroup: Location::default(),
+            hooks: Hooks::default(),
+            late_steps: Vec::new(),
+            intel_rdt: None,
+            pid_file_draft: None,
+            process: Some(Process { pid: 7, start_time: 42 }),
+        }
+    }
+
+    #[test]
+    fn f20_a_record_is_whole_or_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let id = Id::new("web").unwrap();
+        let directory = Directory::claim(root.path(), &id).unwrap();
+        assert!(directory.read().unwrap().is_none());
+        directory.write(&record("web")).unwrap();
+        assert_eq!(directory.read().unwrap().unwrap().process, record("web").process);
+
+        let whole = std::fs::read(root.path().join("web/state.json")).unwrap();
+        for end in 0..whole.len() {
+            std::fs::write(root.path().join("web/state.json"), &whole[..end]).unwrap();
+            assert_eq!(directory.read().unwrap_err().code, Code::Invalid, "cut at {end}");
+        }
+        directory.write(&record("another")).unwrap();
+        assert!(directory.read().unwrap_err().message.contains("another container"));
+        directory.write(&Record { coracle: 99, ..record("web") }).unwrap();
+        assert!(directory.read().unwrap_err().message.contains("format 99"));
+
+        directory.remove().unwrap();
+        assert_eq!(Directory::open(root.path(), &id).unwrap_err().code, Code::NotFound);
+    }
+
+    #[test]
+    fn f43_of_many_claims_one_succeeds() {
+        let root = tempfile::tempdir().unwrap();
+        let claims: Vec<_> = (0..16)
+            .map(|_| {
+                let root = root.path().to_path_buf();
+                std::thread::spawn(move || Directory::claim(&root, &Id::new("web").unwrap()).is_ok())
+            })
+            .collect();
+        let won = claims.into_iter().map(|claim| claim.join().unwrap()).filter(|won| *won).count();
+        assert_eq!(won, 1);
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_not_found() {
+        let root = tempfile::tempdir().unwrap();
+        let id = Id::new("web").unwrap();
+        let held = Directory::claim(root.path(), &id).unwrap();
+        let reader = Directory::open(root.path(), &id).unwrap();
+        let waiting = Directory::open(root.path(), &id).unwrap();
+        held.remove().unwrap();
+        assert_eq!(reader.read().unwrap_err().code, Code::NotFound);
+        assert_eq!(waiting.lock().unwrap_err().code, Code::NotFound);
+    }
+}

@@ -69,7 +69,7 @@ pub(crate) fn explain_planned(plan: &Plan, message: &Message) -> Error {
 /// A Failed message in words.
 pub(crate) fn explain(step: &Named, message: &Message) -> Error {
     let data = String::from_utf8_lossy(message.data()).into_owned();
-    let shown = data.escape_debug().to_string();
+    let shown = printable(&data);
     let cause = words(errno(Errno(message.errno)));
     if let Kind::Execute(name) = &step.kind {
         return not_executable(name, message, &shown, cause);
@@ -99,6 +99,19 @@ pub(crate) fn explain(step: &Named, message: &Message) -> Error {
         _ => cause.to_string(),
     };
     Error::new(Code::Step, format!("{}: {what}", step.name))
+}
+
+/// Text of the container's on a line of ours: control characters escaped, nothing else.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_debug());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// Where the error number alone misleads.
@@ -165,4 +178,81 @@ fn machine_name(machine: u16) -> String {
     ];
     let name = known.iter().find(|(number, _)| *number == machine).map(|(_, name)| name.to_string());
     name.unwrap_or_else(|| format!("machine {machine}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn execute(name: &str, message: Message) -> String {
+        let step = Named { number: 9, name: "step 9: execute".into(), kind: Kind::Execute(name.into()) };
+        let error = explain(&step, &message);
+        assert_eq!(error.code, Code::Execute);
+        error.message
+    }
+
+    /// The words that dockerd, podman and the shims turn into 126 and 127.
+    #[test]
+    fn a_command_that_cannot_run_says_why() {
+        let failed = |errno| Message::failed(9, errno);
+        for (name, message, text) in [
+            (
+                "foo",
+                failed(libc::ENOENT).with(detail::NOT_IN_PATH, &[]),
+                r#"exec: "foo": executable file not found in $PATH"#,
+            ),
+            ("/foo", failed(libc::ENOENT), r#"exec: "/foo": stat /foo: no such file or directory"#),
+            ("/foo", failed(libc::EACCES), r#"exec: "/foo": permission denied"#),
+            (
+                "/bin",
+                failed(libc::EACCES).with(detail::DIRECTORY, &[]),
+                r#"exec: "/bin": is a directory: permission denied"#,
+            ),
+            (
+                "/x",
+                failed(libc::ENOENT).with(detail::SCRIPT_INTERPRETER, b"/bin/\x1bbash"),
+                r#"exec: "/x": interpreter "/bin/\u{1b}bash" of its #! line: no such file or directory"#,
+            ),
+            (
+                "/x",
+                failed(libc::ENOENT).with(detail::ELF_INTERPRETER, b"/lib/ld.so"),
+                r#"exec: "/x": interpreter "/lib/ld.so" in its ELF header: no such file or directory"#,
+            ),
+            (
+                "/x",
+                failed(libc::ENOEXEC).with(detail::MACHINE, &183u16.to_ne_bytes()),
+                r#"exec: "/x": exec format error: it is for aarch64, this machine is x86_64"#,
+            ),
+            (
+                "/x",
+                failed(libc::EACCES).with(detail::NOEXEC, &[]),
+                r#"exec: "/x": permission denied: its filesystem is mounted noexec"#,
+            ),
+            (
+                "/x",
+                failed(libc::ENOEXEC).with(detail::NOT_A_PROGRAM, &[]),
+                r#"exec: "/x": exec format error: it has neither an ELF header nor a #! line"#,
+            ),
+        ] {
+            assert_eq!(execute(name, message), text);
+        }
+    }
+
+    #[test]
+    fn hooks_and_mounts_say_what_init_knows() {
+        let step = |kind| Named { number: 2, name: "step 2: x".into(), kind };
+        let hook = |message: Message| explain(&step(Kind::Hook(5)), &message).message;
+        let number = |n: i32| n.to_ne_bytes();
+        let message = Message::failed(2, 0);
+        assert_eq!(hook(message.with(detail::HOOK_STATUS, &number(3))), "step 2: x: exit status 3");
+        assert_eq!(hook(message.with(detail::HOOK_SIGNAL, &number(9))), "step 2: x: ended by signal 9");
+        assert_eq!(hook(message.with(detail::HOOK_TIMEOUT, &[])), "step 2: x: timed out after 5 s");
+        let mount = Message::failed(2, libc::EINVAL).with(detail::FILESYSTEM, b"tmpfs: Bad value for 'size'");
+        assert_eq!(
+            explain(&step(Kind::Other), &mount).message,
+            "step 2: x: invalid argument: tmpfs: Bad value for 'size'"
+        );
+        // Numbers that are not there are no reason to panic.
+        assert_eq!(hook(message.with(detail::HOOK_STATUS, &[1])), "step 2: x: exit status 0");
+    }
 }
