@@ -3,7 +3,7 @@
 //! Never waits for time where there is an event; a syscall that has to be slow is held by strace, as in the review.
 //! Each case says what the wrong behaviour was; the attacker of the first ones is `src/bin/look-into.rs`.
 
-use runtime_tests::{Bundle, Case, Container, Host, Invocation, Test, Value, json, oar_only, run_case};
+use runtime_tests::{Bundle, Case, Container, Host, Invocation, Test, Value, any, json, oar_only, run_case};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, send, socket};
 use std::fs;
@@ -602,6 +602,143 @@ fn kill_while_the_container_is_deleted() {
         out.clean_error().says_any(&["does not exist", "container not running"]);
         assert!(!out.stderr.contains("being created"), "{out}");
         c.wait();
+        nothing_left(t);
+    });
+}
+
+/// Pipes of an engine belong to root; a program that runs as somebody else must be able to open /dev/stdout.
+#[test]
+fn stdio_belongs_to_the_processs_user() {
+    run_case(any(), |t| {
+        for user_namespace in [false, true] {
+            let mut b = t.bundle();
+            if user_namespace {
+                b.user_namespace();
+            }
+            b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+            b.sh("echo out > /dev/stdout; echo err > /dev/stderr");
+            let piped = ["sh", "-c", "{ \"$@\" 2>&3 | cat; } 3>&1 | cat", "sh"];
+            let out = t.run_with(&b, &[]).wrap(&piped).run();
+            let mut lines: Vec<_> = out.stdout.lines().collect();
+            lines.sort_unstable();
+            assert_eq!(lines, ["err", "out"], "{user_namespace}: {out}");
+        }
+    });
+}
+
+/// Without pivot_root the host's procfs must not let a namespace inside mount a fresh one without masks.
+#[test]
+fn no_pivot_leaves_no_whole_procfs() {
+    run_case(any(), |t| {
+        for user_namespace in [false, true] {
+            let mut b = t.bundle();
+            if user_namespace {
+                b.user_namespace();
+            }
+            b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+            b.set("/linux/maskedPaths", json!(["/proc/keys", "/proc/timer_list"]));
+            b.sh("unshare -U -r -p -f -m sh -c 'mount -t proc proc /tmp && echo MOUNTED' 2>&1; echo done");
+            fs::create_dir_all(b.rootfs().join("tmp")).unwrap();
+            let out = t.run_with(&b, &["--no-pivot"]).run();
+            assert!(
+                out.stdout.contains("done") && !out.stdout.contains("MOUNTED"),
+                "{user_namespace}: {out}"
+            );
+        }
+    });
+}
+
+#[test]
+fn f25_a_thousand_mounts_within_a_login_limit() {
+    run_case(any().differs("runc", "passes its own raised limit on to the container"), |t| {
+        let mut b = t.bundle();
+        let dir = t.scratch("source");
+        for number in 0..1000 {
+            b.mount(&format!("/m/{number}"), "bind", dir.to_str().unwrap(), &["bind"]);
+        }
+        b.sh("grep -c ' /m/' /proc/self/mountinfo; ulimit -Sn");
+        let out =
+            t.run_with(&b, &[]).wrap(&["sh", "-c", "ulimit -Sn 1000; exec \"$@\"", "sh"]).deadline(60).run();
+        assert_eq!(out.ok(), "1000\n1000\n");
+    });
+}
+
+#[test]
+fn a_working_directory_is_made_under_a_read_only_root() {
+    run_case(any(), |t| {
+        let mut b = t.bundle();
+        b.set("/root/readonly", json!(true)).set("/process/cwd", json!("/new/work")).sh("pwd; touch x 2>&1");
+        let out = t.run(&b);
+        assert!(out.stdout.starts_with("/new/work\n") && out.stdout.contains("Read-only"), "{out}");
+    });
+}
+
+/// Engines write `rw` on every volume: it must not take back what the host has put on the source.
+#[test]
+fn rw_on_a_bind_does_not_open_what_the_host_has_closed() {
+    run_case(any().differs("crun", "rw opens what the host has closed"), |t| {
+        let dir = t.scratch("closed");
+        let mount = |flags| nix::mount::mount(Some(&dir), &dir, None::<&str>, flags, None::<&str>).unwrap();
+        let bind = nix::mount::MsFlags::MS_BIND;
+        mount(bind);
+        let closed = nix::mount::MsFlags::MS_RDONLY | nix::mount::MsFlags::MS_NOSUID;
+        mount(bind | nix::mount::MsFlags::MS_REMOUNT | closed);
+        let mut b = t.bundle();
+        b.mount("/v", "bind", dir.to_str().unwrap(), &["rbind", "rprivate", "rw"]);
+        b.sh("touch /v/x 2>&1; grep ' /v ' /proc/self/mountinfo");
+        let out = t.run(&b);
+        nix::mount::umount(&dir).unwrap();
+        assert!(out.stdout.contains("Read-only") && out.stdout.contains("ro,nosuid"), "{out}");
+    });
+}
+
+#[test]
+fn many_read_only_tmpfs_that_are_filled_first() {
+    run_case(any(), |t| {
+        let mut b = t.bundle();
+        for number in 0..20 {
+            let target = format!("/t{number}");
+            fs::create_dir(b.rootfs().join(&target[1..])).unwrap();
+            b.mount(&target, "tmpfs", "tmpfs", &["ro", "tmpcopyup"]);
+        }
+        b.sh("for n in 0 19; do touch /t$n/x 2>/dev/null && echo open; done; echo done");
+        assert_eq!(t.run(&b).ok(), "done\n");
+    });
+}
+#[test]
+fn joining_a_user_namespace_that_has_the_hosts_root_shows_nothing_before_the_command() {
+    run_case(found(), |t| {
+        let map = json!([{"containerID": 0, "hostID": 0, "size": 65_536}]);
+        let mut b = t.bundle();
+        b.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        let c = attacker(t, with_ptrace(&mut b));
+        let mut b = t.bundle();
+        for kind in ["user", "pid"] {
+            b.namespace(kind, c.proc(&format!("ns/{kind}")).to_str().unwrap());
+        }
+        b.sh("sleep 0.02");
+        for _ in 0..30 {
+            t.run(&b).ok();
+        }
+        let opened = opened(&c);
+        let wrong: Vec<_> = opened
+            .iter()
+            .filter(|l| l.ends_with(" init") || l.ends_with(" runtime") || l.contains("coracle-init"))
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    });
+}
+
+#[test]
+fn run_can_be_interrupted_in_a_start_container_hook() {
+    run_case(found(), |t| {
+        let mut b = t.bundle();
+        let dir = shared(t, Some(&mut b));
+        b.set("/hooks/startContainer", hanging(Path::new("/hooks")));
+        let running = t.run_with(&b, &[]).deadline(10).spawn();
+        t.wait_for(&dir, || dir.join("up").exists());
+        kill(running.pid(), nix::sys::signal::Signal::SIGTERM);
+        assert_ne!(running.wait().code, 0);
         nothing_left(t);
     });
 }

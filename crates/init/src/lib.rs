@@ -185,7 +185,7 @@ impl Init {
             }
             Op::NewSession {} => Ok(process::setsid()?),
             Op::PivotRoot {} => self.rootfs.pivot(),
-            Op::MoveRoot {} => self.rootfs.move_root(),
+            Op::MoveRoot { visible } => self.rootfs.move_root(visible),
             Op::Chroot { fd } => self.rootfs.change_root(fd),
             Op::RootPropagation { propagation } => self.rootfs.root_propagation(propagation),
             Op::OpenProc {} => {
@@ -214,6 +214,9 @@ impl Init {
             Op::WorkingDirectory { path } => self.working_directory(path),
             Op::Identity { .. } => self.identity(op),
             Op::FindExecutable { name, search } => {
+                // From here on paths are the container's own, and nothing of ours is needed for them any more.
+                self.rootfs = Rootfs::default();
+                self.proc = None;
                 self.executable.find(name, search.iter())?;
                 Ok(())
             }

@@ -14,9 +14,8 @@ use coracle_sys::{Errno, Fd, fd};
 use crate::path::{self, Buffer, Make, PROC_SUPER_MAGIC};
 use crate::{Done, Failure};
 
-const KEPT: usize = 8;
+const KEPT: usize = 64;
 
-#[derive(Default)]
 pub(crate) struct Rootfs {
     root: Option<Fd>,
     /// The directory of the last device or link, and its path.
@@ -27,6 +26,12 @@ pub(crate) struct Rootfs {
     null: Option<(Fd, bool)>,
     /// The empty read-only directory, likewise.
     blank: Option<(Fd, bool)>,
+}
+
+impl Default for Rootfs {
+    fn default() -> Rootfs {
+        Rootfs { root: None, directory: None, kept: [const { None }; KEPT], null: None, blank: None }
+    }
 }
 
 /// Cut the new mount namespace off from the host's.
@@ -129,7 +134,11 @@ impl Rootfs {
 
     /// The planner allows a few files below /proc by name; a name that only leads there is refused here.
     fn refuse_inside_proc(&self, found: &Fd, target: &CStr) -> Done {
-        if target.to_bytes().starts_with(b"/proc/") || fd::fstatfs(found.number())?.0 != PROC_SUPER_MAGIC {
+        // Nor is the host's own procfs, over the one that is there, anything else than procfs.
+        if target == c"/proc"
+            || target.to_bytes().starts_with(b"/proc/")
+            || fd::fstatfs(found.number())?.0 != PROC_SUPER_MAGIC
+        {
             return Ok(());
         }
         Err(Failure::new(Errno::PERM, detail::INSIDE_PROC, target.to_bytes()))
@@ -316,12 +325,18 @@ impl Rootfs {
         Ok(mount::chdir(c"/")?)
     }
 
-    pub(crate) fn move_root(&mut self) -> Done {
-        // Without pivot_root the host's mounts stay in the namespace. Whole procfs and sysfs mounts among them
-        // would let a user namespace inside mount fresh ones, so they go.
-        for path in [c"/proc", c"/sys"] {
+    /// Without pivot_root the host's mounts stay in the namespace. Whole procfs and sysfs mounts among them would let a
+    /// user namespace inside mount fresh ones, without any mask: `visible` are theirs, the last one first. One that is
+    /// locked into the namespace is covered.
+    pub(crate) fn move_root(&mut self, visible: List<'_>) -> Done {
+        for path in visible.iter() {
             match mount::unmount(path, libc::MNT_DETACH) {
-                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                // Under another one that went before.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(Errno::INVAL | Errno::PERM) => {
+                    let point = fd::openat(libc::AT_FDCWD, path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+                    mount::attach(blank_directory()?.number(), point.number())?;
+                }
                 Err(errno) => return Err(errno.into()),
             }
         }

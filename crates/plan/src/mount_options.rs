@@ -10,6 +10,8 @@ pub(crate) const RDONLY: u64 = 0x1;
 pub(crate) const NOSUID: u64 = 0x2;
 pub(crate) const NODEV: u64 = 0x4;
 pub(crate) const NOEXEC: u64 = 0x8;
+/// What keeps a mount from being used in some way.
+pub(crate) const PROTECTING: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
 /// A field of three values, not a set of bits: changing it means clearing the whole field.
 pub(crate) const ATIME: u64 = 0x70;
 pub(crate) const RELATIME: u64 = 0x0;

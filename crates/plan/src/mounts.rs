@@ -225,12 +225,16 @@ fn bind(entry: Entry<'_>, options: &Options, ids: MountIdMap, planned: &mut Moun
     } else {
         format!("{}/{}", options.bundle.trim_end_matches('/'), entry.source)
     };
+    // `rw` and its like are what a mount is without further words. They take back words before them, but not what the
+    // host has put on the source: engines write `rw` on every volume. The recursive words are never written in passing.
+    let mut attributes = entry.options.attributes;
+    attributes.clear &= !mount_options::PROTECTING;
     planned.steps.push(Step {
         action: Action::Bind(Bind {
             source: BindSource::Path(source),
             target: entry.target,
             recursive: entry.options.bind == Some(BindKind::Recursive),
-            attributes: entry.options.attributes,
+            attributes,
             propagation: entry.options.propagation,
             id_map: ids,
         }),

@@ -20,7 +20,7 @@ use crate::{
 /// The newest minor version of the specification whose fields are known here.
 const SPEC_MINOR: u64 = 3;
 /// An annotation beyond this is not a label but a store.
-const MAX_ANNOTATION: usize = 64 * 1024;
+const MAX_ANNOTATION: usize = 1 << 20;
 /// utsname of uname(2), without the NUL.
 const MAX_HOSTNAME: usize = 64;
 
@@ -114,10 +114,11 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     }
     steps.extend(sysctls);
     steps.extend(rootfs.covers);
+    // It may have to be made, so before what it is in becomes read-only; and after the masks, not to be under one.
+    steps.push(ending.cwd);
     steps.extend(mounts.seals);
     steps.extend(rootfs.readonly);
     steps.push(ending.umask);
-    steps.push(ending.cwd);
     steps.extend(ending.scheduler);
     steps.extend(ending.io_priority);
     steps.extend(personality);
@@ -250,7 +251,7 @@ fn annotations(spec: &Spec, check: &mut Check) -> BTreeMap<String, String> {
             check.refuse("annotations", "a key must not be empty", value);
         }
         if key.len() > MAX_ANNOTATION || value.len() > MAX_ANNOTATION {
-            check.refuse("annotations", "a key or value has at most 64 KiB", key);
+            check.refuse("annotations", "a key or value has at most 1 MiB", key);
         }
         sorted.insert(key.clone(), value.clone());
     }

@@ -113,10 +113,10 @@ fn the_order_of_everything() {
         "sysctl net/core/somaxconn",
         "mask /proc/kcore",
         "make /proc/sys read-only",
+        "change to /",
         "seal /dev read-only",
         "make the root filesystem read-only",
         "set umask to 0022",
-        "change to /",
         "set the scheduler",
         "set the I/O priority",
         "set the personality",
@@ -171,8 +171,8 @@ fn what_does_not_apply_is_left_out() {
             "attach the root filesystem",
             "pivot into the root filesystem",
             "make a new session",
-            "set umask to 0022",
             "change to /",
+            "set umask to 0022",
             "become uid 0 gid 0",
             "find executable \"/bin/true\"",
             "wait for start",
@@ -262,7 +262,8 @@ fn binds() {
     assert!(bind.recursive);
     assert_eq!(
         bind.attributes,
-        Attributes { set: NOSUID | 0x10, clear: RDONLY | 0x70, recursive_set: RDONLY, recursive_clear: 0 }
+        // `rw` takes nothing back that the host has put on the source.
+        Attributes { set: NOSUID | 0x10, clear: 0x70, recursive_set: RDONLY, recursive_clear: 0 }
     );
     assert_eq!(bind.propagation, [(Propagation::Private, true), (Propagation::Shared, false)]);
     assert_eq!(bind.id_map, MountIdMap::None);

@@ -100,7 +100,8 @@ ops! {
     19 Terminal { columns: u32, rows: u32, uid: u32 }
     20 NewSession { }
     21 PivotRoot { }
-    22 MoveRoot { }
+    /// `visible` are the host's whole procfs and sysfs mounts, the last one first.
+    22 MoveRoot { visible: List<'a> }
     /// No mount namespace: only the root directory changes. `fd` is the root filesystem's directory.
     23 Chroot { fd: i32 }
     24 RootPropagation { propagation: u64 }

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use coracle_cgroup::{Cgroup, Location};
@@ -14,6 +15,7 @@ use coracle_program::MessageKind;
 use coracle_sys::clone::{self, Spawn, Stage};
 use coracle_sys::{Fd, fd, process, socket};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen};
 
 use crate::config::{self, Decided};
@@ -122,7 +124,7 @@ impl Runtime {
         let mut ready = self.make(id, options, !run.detach, signals.as_ref(), true)?;
         ready.warnings.iter().for_each(|warning| warn(warning));
         let terminal = ready.terminal.take();
-        if let Err(error) = ready.started() {
+        if let Err(error) = ready.started(signals.as_ref()) {
             return Err(ready.abandon(error));
         }
         let Ready { directory, child, .. } = ready;
@@ -233,6 +235,7 @@ impl Attempt {
         let (control, child) = {
             let (ours, theirs) = socket::pair().map_err(|error| Error::system("socketpair", errno(error)))?;
             let (ours, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
+            let descriptors = Descriptors::raise(plan)?;
             let context = lower::Context {
                 plan,
                 cgroup,
@@ -245,6 +248,9 @@ impl Attempt {
             // On v1 the thread itself goes in, so that the child is born there: moving a process takes 10 ms.
             let entered = cgroup.enter().map_err(cgroup_error)?;
             let child = self.child.insert(spawn(&context)?);
+            if let Some(before) = &descriptors {
+                before.give_back(child.pid)?;
+            }
             entered.leave(Some(child.pid)).map_err(cgroup_error)?;
             (ours, child)
         };
@@ -332,6 +338,7 @@ impl Attempt {
                 Error::system(format!("{}: set {}", limit.place, limit.name), errno(error))
             })?;
         }
+        give_stdio(plan, child.pid)?;
         let start_time = match status::stat(child.pid)? {
             Some((_, start_time)) => start_time,
             None => return Err(died(child, Some(cgroup))),
@@ -393,9 +400,9 @@ impl Ready {
     }
 
     /// run: the process executes, and its poststart hooks have run.
-    fn started(&self) -> Result<()> {
+    fn started(&self, signals: Option<&Signals>) -> Result<()> {
         self.go()?;
-        match messages::await_execve(self.control.as_fd(), &self.record.late_steps)? {
+        match messages::await_execve(self.control.as_fd(), &self.record.late_steps, signals)? {
             Started::Yes => {}
             Started::Died => return Err(died(&self.child, Some(&self.record.cgroup.open()))),
         }
@@ -471,6 +478,9 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
     inherit.extend(3..3 + plan.preserve_fds as i32);
 
     let offsets = namespaces::time_offsets(&plan.spawn);
+    // Joining makes the whole process undumpable for a moment, and dumpable again: one at a time.
+    static JOINING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = (!join.is_empty()).then(|| JOINING.lock().unwrap_or_else(PoisonError::into_inner));
     let child = clone::spawn(&Spawn {
         namespaces: namespaces::flags(&plan.spawn),
         join: &join,
@@ -574,6 +584,75 @@ pub(crate) fn died_how(how: &str, cgroup: Option<&Cgroup>) -> Error {
         Some(hint) => error.hint(hint),
         None => error,
     }
+}
+
+/// The caller's limit of open files, raised as far as it goes until this is dropped: each mount's source takes one, and
+/// engines give us the 1024 that a login has.
+struct Descriptors {
+    soft: u64,
+    hard: u64,
+}
+
+impl Descriptors {
+    /// `None` where the limit is enough.
+    fn raise(plan: &Plan) -> Result<Option<Descriptors>> {
+        const OTHERS: u64 = 128;
+        let binds =
+            plan.steps.iter().filter(|step| matches!(step.action, Action::Bind(_) | Action::Mount(_)));
+        // One for the mount, one for the user namespace of its ids.
+        let needed = 2 * binds.count() as u64 + OTHERS;
+        let failed = |errno| Error::system("RLIMIT_NOFILE", errno);
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+        if soft >= needed.min(hard) {
+            return Ok(None);
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(failed)?;
+        Ok(Some(Descriptors { soft, hard }))
+    }
+
+    /// The container has the caller's limit, unless its config says otherwise later.
+    fn give_back(&self, pid: i32) -> Result<()> {
+        process::prlimit(pid, libc::RLIMIT_NOFILE, self.soft, self.hard)
+            .map_err(|error| Error::system("restore RLIMIT_NOFILE", errno(error)))
+    }
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard).ok(); // lowering is always allowed
+    }
+}
+
+/// A program that opens /dev/stdout opens the pipe behind it anew, for which it must own it. Files, terminals and
+/// /dev/null are somebody else's; pipes were made for the container.
+fn give_stdio(plan: &Plan, pid: i32) -> Result<()> {
+    if plan.terminal {
+        return Ok(());
+    }
+    let uid = plan.steps.iter().find_map(|step| match &step.action {
+        Action::Identity(identity) => Some(identity.uid),
+        _ => None,
+    });
+    let in_namespace = plan.spawn.makes(Namespace::User) || plan.spawn.joins(Namespace::User);
+    let owner = match uid {
+        Some(uid) if in_namespace => namespaces::outside_id(pid, uid)?,
+        uid => uid,
+    };
+    let Some(owner) = owner else { return Ok(()) };
+    const UNCHANGED: u32 = u32::MAX;
+    for stdio in 0..3 {
+        match fd::fstat(stdio) {
+            Ok(stat) if stat.kind() == libc::S_IFIFO && stat.uid != owner => {}
+            // Also one that is closed.
+            _ => continue,
+        }
+        match fd::chown(stdio, owner, UNCHANGED) {
+            // Then it stays as usable as it was.
+            Ok(()) | Err(coracle_sys::Errno(libc::EPERM | libc::EINVAL | libc::EROFS)) => {}
+            Err(error) => return Err(Error::system("give stdio to the process's user", errno(error))),
+        }
+    }
+    Ok(())
 }
 
 fn move_devices(plan: &Plan, pid: i32) -> Result<()> {

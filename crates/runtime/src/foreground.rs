@@ -79,7 +79,8 @@ impl Signals {
         let mut entries = [Poll::readable(readable), Poll::readable(self.descriptor())];
         while entries[0].ready == 0 {
             poll(&mut entries, None).map_err(|errno| failed("poll", errno))?;
-            if entries[1].ready != 0
+            if entries[0].ready == 0
+                && entries[1].ready != 0
                 && let Some(signal) = self.interruption()?
             {
                 return Err(Error::new(Code::System, format!("interrupted by signal {signal}")));

@@ -4,10 +4,11 @@
 //! The last place that opens anything of the host for the container, and the last that allocates before the clone.
 //! A source that cannot be opened is an error of the step that wants it.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use coracle_cgroup::Cgroup;
@@ -187,7 +188,11 @@ impl Lowering<'_> {
             }
             Action::NewSession => self.writer.push(number, Op::NewSession {}),
             Action::PivotRoot => self.writer.push(number, Op::PivotRoot {}),
-            Action::MoveRoot => self.writer.push(number, Op::MoveRoot {}),
+            Action::MoveRoot => {
+                let visible = whole_mounts(&context.plan.rootfs)?;
+                let visible = List::collect(&mut self.storage[0], &visible);
+                self.writer.push(number, Op::MoveRoot { visible });
+            }
             Action::Chroot => {
                 let root = open_root(&context.plan.rootfs)?;
                 let number_of_root = root.as_raw_fd();
@@ -547,6 +552,54 @@ fn open_root(path: &str) -> Result<OwnedFd, Error> {
     }
 }
 
+/// The host's procfs and sysfs mounts that are not below `rootfs`, the last one first (proc_pid_mountinfo(5)).
+fn whole_mounts(rootfs: &str) -> Result<Vec<CString>, Error> {
+    let path = "/proc/self/mountinfo";
+    let text = fd::read_file(path).map_err(|error| Error::io(path, &error))?;
+    let mut found = Vec::new();
+    for line in text.split(|byte| *byte == b'\n') {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let separator = fields.iter().position(|field| *field == b"-");
+        let fstype = separator.and_then(|at| fields.get(at + 1));
+        let (Some(fstype), Some(root), Some(point)) = (fstype, fields.get(3), fields.get(4)) else {
+            continue;
+        };
+        if !matches!(*fstype, b"proc" | b"sysfs") || *root != b"/" {
+            continue;
+        }
+        let point = unescape(point);
+        if !Path::new(OsStr::from_bytes(&point)).starts_with(rootfs) {
+            found.extend(CString::new(point).ok());
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// `\040` and the like are single bytes.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        let octal = after.get(..3).filter(|_| *first == b'\\');
+        let code = octal.and_then(|octal| std::str::from_utf8(octal).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+/// An id that no user namespace maps, unless it maps all of them.
+const NOBODYS: u32 = u32::MAX - 1;
+
 /// Put bytes into a sealed file of memory.
 pub(crate) fn sealed(name: &CStr, bytes: &[u8], executable: bool) -> Result<OwnedFd, Error> {
     let failed = |errno: Errno| {
@@ -562,6 +615,8 @@ pub(crate) fn sealed(name: &CStr, bytes: &[u8], executable: bool) -> Result<Owne
         // Without read permission, execve(2) makes the process undumpable from its first instruction on where the
         // caller is not allowed to look into it: nobody in a joined namespace can (CVE-2016-9962).
         fd::fchmod(file.as_raw_fd(), 0o111).map_err(failed)?;
+        // Nor may a namespace that maps the caller's own ids own the file; an ordinary caller cannot give it away.
+        fd::chown(file.as_raw_fd(), NOBODYS, NOBODYS).ok(); // see above
     }
     fd::seal(file.as_raw_fd()).map_err(failed)?;
     Ok(file.into())

@@ -8,6 +8,7 @@ use coracle_sys::socket;
 
 use crate::errno;
 use crate::error::{Code, Error, Result};
+use crate::foreground::Signals;
 use crate::step::{self, Kind, Named};
 
 pub(crate) fn send(socket: BorrowedFd<'_>, kind: MessageKind) -> Result<()> {
@@ -43,9 +44,17 @@ pub(crate) enum Started {
 
 /// Wait for the execve(2) of a started init: end of file after its announcement is the proof. `steps` are those
 /// that were left to do.
-pub(crate) fn await_execve(socket: BorrowedFd<'_>, steps: &[Named]) -> Result<Started> {
+pub(crate) fn await_execve(
+    socket: BorrowedFd<'_>,
+    steps: &[Named],
+    signals: Option<&Signals>,
+) -> Result<Started> {
     let mut announced = false;
     loop {
+        // Once it is announced, a signal is for the command.
+        if let (Some(signals), false) = (signals, announced) {
+            signals.wait_for(socket.as_raw_fd())?;
+        }
         match receive(socket)? {
             None if announced => return Ok(Started::Yes),
             None => return Ok(Started::Died),

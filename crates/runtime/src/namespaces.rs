@@ -76,6 +76,21 @@ fn write(pid: i32, name: &str, text: &str) -> Result<()> {
     result.map_err(|error| Error::io(format!("write {name} of the new user namespace"), &error))
 }
 
+/// What an id of the process's user namespace is outside; `None` if it is nobody there.
+pub(crate) fn outside_id(pid: i32, uid: u32) -> Result<Option<u32>> {
+    let path = format!("/proc/{pid}/uid_map");
+    let text = coracle_sys::fd::read_file(&path).map_err(|error| Error::io(&path, &error))?;
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u32>().ok());
+        Some((numbers.next()?, numbers.next()?, numbers.next()?))
+    });
+    let mut found = lines.filter_map(|(inside, outside, size)| {
+        uid.checked_sub(inside).filter(|offset| *offset < size)?.checked_add(outside)
+    });
+    Ok(found.next())
+}
+
 /// A user namespace with these maps, for the ids of a mount: nobody is ever in it.
 pub(crate) fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> Result<OwnedFd> {
     let holder = clone::UserNamespaceHolder::new()
