@@ -19,7 +19,7 @@ impl Init {
         let directory = path::reach_directory(self.rootfs.root(), path.to_bytes())?;
         match mount::fchdir(directory.number()) {
             Err(Errno::ACCES) => {
-                self.late_directory = Some(path);
+                self.late_directory = Some((self.step, path));
                 Ok(())
             }
             other => Ok(other?),
@@ -79,7 +79,9 @@ impl Init {
             return Err(Failure::new(Errno::PERM, detail::READ_BACK, &[]));
         }
 
-        if let Some(path) = self.late_directory.take() {
+        if let Some((step, path)) = self.late_directory.take() {
+            // What fails now is that step.
+            self.step = step;
             let flags = libc::O_PATH | libc::O_DIRECTORY;
             let directory = fd::open_in_root(self.rootfs.root(), path, flags, 0)?;
             mount::fchdir(directory.number())?;

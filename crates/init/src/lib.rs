@@ -52,8 +52,8 @@ pub(crate) struct Init {
     rootfs: Rootfs,
     /// A private procfs.
     proc: Option<Fd>,
-    /// The working directory could not be entered as root (a network filesystem): try as the user.
-    late_directory: Option<&'static CStr>,
+    /// The working directory, which could not be entered as root (a network filesystem): the user may. With its step.
+    late_directory: Option<(u32, &'static CStr)>,
     executable: Executable,
     step: u32,
 }
