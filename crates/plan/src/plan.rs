@@ -44,6 +44,11 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     let annotations = annotations(spec, check_ref);
     let personality = scheduling::personality(linux, check_ref);
     let memory_policy = memory_policy::plan(linux, host, check_ref);
+    // An older kernel makes the namespace, but execve(2) does not enter it: the command would have the host's clocks.
+    if namespaces.spawn.makes(Namespace::Time) && host.kernel < (6, 1) {
+        let running = format!("{}.{}", host.kernel.0, host.kernel.1);
+        check.refuse("linux.namespaces", "a new time namespace needs Linux 6.1 or newer", running);
+    }
     if linux.is_some_and(|l| l.seccomp().is_some()) {
         check.violation("linux.seccomp", "seccomp is not supported by this version");
     }

@@ -627,6 +627,15 @@ fn b72_time_offsets() {
     };
     let new = json!({"type": "time"});
     let offset = json!({"monotonic": {"secs": 5}});
+    let old = Host { kernel: (6, 0), ..host() };
+    refuses_on(
+        &time(new.clone(), offset.clone()),
+        &old,
+        &options(),
+        "linux.namespaces",
+        "Linux 6.1 or newer (got 6.0)",
+    );
+    planned_on(&time(new.clone(), offset.clone()), &Host { kernel: (6, 1), ..host() }, &options());
     refuses(&time(json!({"type": "cgroup"}), offset.clone()), "linux.timeOffsets", "new time namespace");
     refuses(&time(json!({"type": "time", "path": "/x"}), offset), "linux.timeOffsets", "new time namespace");
     refuses(&time(new.clone(), json!({"realtime": {"secs": 5}})), "linux.timeOffsets", "(got realtime)");
