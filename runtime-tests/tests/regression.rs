@@ -606,16 +606,22 @@ fn kill_while_the_container_is_deleted() {
     });
 }
 
+/// A bundle whose process is not root, on the host or in a user namespace of its own.
+fn ordinary_user(t: &Test, user_namespace: bool) -> Bundle {
+    let mut b = t.bundle();
+    if user_namespace {
+        b.user_namespace();
+    }
+    b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    b
+}
+
 /// Pipes of an engine belong to root; a program that runs as somebody else must be able to open /dev/stdout.
 #[test]
 fn stdio_belongs_to_the_processs_user() {
     run_case(any(), |t| {
         for user_namespace in [false, true] {
-            let mut b = t.bundle();
-            if user_namespace {
-                b.user_namespace();
-            }
-            b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+            let mut b = ordinary_user(t, user_namespace);
             b.sh("echo out > /dev/stdout; echo err > /dev/stderr");
             let piped = ["sh", "-c", "{ \"$@\" 2>&3 | cat; } 3>&1 | cat", "sh"];
             let out = t.run_with(&b, &[]).wrap(&piped).run();
@@ -631,11 +637,7 @@ fn stdio_belongs_to_the_processs_user() {
 fn no_pivot_leaves_no_whole_procfs() {
     run_case(any(), |t| {
         for user_namespace in [false, true] {
-            let mut b = t.bundle();
-            if user_namespace {
-                b.user_namespace();
-            }
-            b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+            let mut b = ordinary_user(t, user_namespace);
             b.set("/linux/maskedPaths", json!(["/proc/keys", "/proc/timer_list"]));
             b.sh("unshare -U -r -p -f -m sh -c 'mount -t proc proc /tmp && echo MOUNTED' 2>&1; echo done");
             fs::create_dir_all(b.rootfs().join("tmp")).unwrap();

@@ -77,11 +77,11 @@ impl Location {
                 // delete finds it by the record.
                 for tree in cgroup.trees.iter().filter(|tree| made.own.contains(&tree.directory.path)) {
                     if let (Some(parent), Ok((_, name))) = (tree.parent.get(), tree.names()) {
-                        tree::rmdir(parent.as_fd(), &name).ok();
+                        tree::rmdir(parent.as_fd(), &name).ok(); // see above
                     }
                 }
                 for (parent, name) in made.parents.iter().rev() {
-                    tree::rmdir(parent.as_fd(), name).ok();
+                    tree::rmdir(parent.as_fd(), name).ok(); // see above
                 }
                 Err(error)
             }
