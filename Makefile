@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # An index; the work is in scripts/. `make help` lists it.
 
-.PHONY: help demo build test test-unit test-runtime kill-sweep bench lint fmt clean
+.PHONY: help demo build test test-unit test-runtime test-vm kill-sweep bench lint fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ test-unit: ## the tests inside of the crates
 test-runtime: ## the black-box suite; RUNTIME=/usr/sbin/runc for another binary, ARGS=filter
 	@scripts/test-runtime $(ARGS)
 
+test-vm: ## the same with systemd and pure cgroup v2, in emulated machines; ARGS="--all trixie -- filter"
+	@scripts/test-vm $(ARGS)
+
 kill-sweep: ## SIGKILL at every syscall of create, start, run, delete; ARGS="--step 7 create" to thin it
 	@scripts/kill-sweep $(ARGS)
 
@@ -35,4 +38,4 @@ fmt: ## format the sources
 
 clean: ## what make has built and the demo's files
 	cargo clean
-	rm -rf .demo
+	rm -rf .demo target/vm

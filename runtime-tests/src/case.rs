@@ -317,6 +317,22 @@ impl Test {
         (id, run)
     }
 
+    /// Like [`Test::creation`] with flags before the verb, as `--systemd-cgroup` is one.
+    pub fn creation_as(&self, globals: &[&str], bundle: &Bundle, flags: &[&str]) -> (String, Invocation) {
+        let id = self.id();
+        self.write(bundle, &id);
+        let dir = bundle.dir.to_str().unwrap();
+        let run = self.rt(&[globals, &["create", "--bundle", dir], flags, &[&id]].concat());
+        (id, run)
+    }
+
+    /// The container that a `create` has made.
+    #[track_caller]
+    pub fn container(&self, id: String, bundle: &Bundle, created: Out) -> Container<'_> {
+        created.ok();
+        Container::new(self, id, bundle, created)
+    }
+
     /// create and start together: the first of the two that fails, or the output of the container that ended.
     #[track_caller]
     pub fn create_start(&self, bundle: &Bundle) -> Out {

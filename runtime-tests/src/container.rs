@@ -3,8 +3,9 @@
 //! Never polls: the end of a process is waited for by pidfd, a file by inotify through `wait_for`.
 //! The id and the bundle come from the case; the pid comes from `state`.
 
-use crate::{Bundle, Out, Test, Value};
-use nix::sys::wait::{WaitStatus, waitpid};
+use crate::{Bundle, Kind, Out, Test, Value};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs;
@@ -76,6 +77,16 @@ impl<'t> Container<'t> {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// Kills and reaps init. runc 1.1 forgets the cgroup when threads of its init are still ending.
+    fn end(&self) {
+        let pid = Pid::from_raw(self.pid);
+        if waitpid(pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive)
+            && kill(pid, Signal::SIGKILL).is_ok()
+        {
+            waitpid(pid, None).ok(); // It was a child a moment ago.
+        }
+    }
+
     pub fn proc(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.pid))
     }
@@ -83,6 +94,9 @@ impl<'t> Container<'t> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
+        if self.test.kind == Kind::Runc {
+            self.end();
+        }
         if self.test.state_root().join(&self.id).exists() {
             let out = self.test.rt(&["delete", "--force", &self.id]).run();
             if out.code != 0 {
@@ -125,10 +139,11 @@ impl Test {
                 | inotify::WatchFlags::MOVED_TO,
         )
         .unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let limit = std::time::Duration::from_secs(20) * crate::runtime::patience();
+        let deadline = std::time::Instant::now() + limit;
         while !ready() {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
-            assert!(!left.is_zero(), "{}: what was waited for did not come within 20 s", dir.display());
+            assert!(!left.is_zero(), "{}: what was waited for did not come in {limit:?}", dir.display());
             let left = rustix::event::Timespec { tv_sec: left.as_secs() as i64, tv_nsec: 0 };
             poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&left)).unwrap();
             let mut events = [0_u8; 4096];

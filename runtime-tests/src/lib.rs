@@ -5,6 +5,7 @@
 
 mod bundle;
 mod case;
+mod cgroups;
 mod container;
 mod host;
 mod receive;
@@ -12,6 +13,7 @@ mod runtime;
 
 pub use bundle::{Bundle, busybox, hand_made_elf};
 pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
+pub use cgroups::{Cgroups, has_controller, pure_v2, v1, v2_controllers};
 pub use container::Container;
 pub use host::Host;
 pub use receive::{Console, Received};

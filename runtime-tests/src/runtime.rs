@@ -101,6 +101,11 @@ pub struct Invocation {
     out_dir: PathBuf,
 }
 
+/// By what every deadline is multiplied (`RUNTIME_TESTS_PATIENCE`): an emulated machine is slow, not wrong.
+pub(crate) fn patience() -> u32 {
+    std::env::var("RUNTIME_TESTS_PATIENCE").map_or(1, |factor| factor.parse().unwrap())
+}
+
 static SERIAL: AtomicUsize = AtomicUsize::new(0);
 
 impl Invocation {
@@ -205,7 +210,7 @@ impl Running {
     pub fn wait(mut self) -> Out {
         let pid = self.pid();
         let (done, over) = mpsc::channel::<()>();
-        let deadline = self.deadline;
+        let deadline = self.deadline * patience();
         let guard = thread::spawn(move || match over.recv_timeout(deadline) {
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let target = nix::unistd::Pid::from_raw(pid);

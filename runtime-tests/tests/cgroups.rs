@@ -4,13 +4,9 @@
 //! Expectations come from config-linux.md (Control groups) and the issue's hybrid rules.
 
 use nix::mount::{MsFlags, mount};
-use runtime_tests::{Container, Test, any, json, oar_only, run_case};
+use runtime_tests::{Container, Test, any, json, oar_only, pure_v2, run_case, v1};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-fn v1() -> bool {
-    Path::new("/sys/fs/cgroup/memory/cgroup.procs").exists()
-}
 
 fn value(controller: &str, c: &Container<'_>, file: &str) -> String {
     let path = PathBuf::from("/sys/fs/cgroup").join(controller).join(&c.id).join(file);
@@ -35,7 +31,7 @@ fn placement_by_path_before_create_returns() {
 
 #[test]
 fn memory_limits_v1() {
-    run_case(any().needs(v1(), "the memory controller on v1"), |t| {
+    run_case(any().needs(v1("memory"), "the memory controller on v1"), |t| {
         let mut b = t.bundle();
         b.set("/linux/resources/memory", json!({"limit": 64 << 20, "reservation": 32 << 20}));
         let c = t.create(&b);
@@ -58,7 +54,7 @@ fn memory_limit_bites() {
 
 #[test]
 fn cpu_limits_v1() {
-    run_case(any().needs(v1(), "the cpu controller on v1"), |t| {
+    run_case(any().needs(v1("cpu"), "the cpu controller on v1"), |t| {
         let mut b = t.bundle();
         b.set("/linux/resources/cpu", json!({"shares": 512, "quota": 50_000, "period": 100_000}));
         let c = t.create(&b);
@@ -70,7 +66,7 @@ fn cpu_limits_v1() {
 
 #[test]
 fn pids_limit_v1() {
-    run_case(any().needs(v1(), "the pids controller on v1"), |t| {
+    run_case(any().needs(v1("pids"), "the pids controller on v1"), |t| {
         let mut b = t.bundle();
         b.set("/linux/resources/pids", json!({"limit": 17}));
         let c = t.create(&b);
@@ -92,12 +88,15 @@ fn pids_limit_bites() {
 
 #[test]
 fn pids_limit_unlimited() {
-    run_case(any().needs(v1(), "the pids controller on v1").differs("crun", "1.8.1 writes -1 on v1"), |t| {
-        let mut b = t.bundle();
-        b.set("/linux/resources/pids", json!({"limit": -1}));
-        let c = t.create(&b);
-        assert_eq!(value("pids", &c, "pids.max"), "max");
-    });
+    run_case(
+        any().needs(v1("pids"), "the pids controller on v1").differs("crun", "1.8.1 writes -1 on v1"),
+        |t| {
+            let mut b = t.bundle();
+            b.set("/linux/resources/pids", json!({"limit": -1}));
+            let c = t.create(&b);
+            assert_eq!(value("pids", &c, "pids.max"), "max");
+        },
+    );
 }
 
 #[test]
@@ -144,7 +143,7 @@ fn colons_are_legal_with_cgroupfs() {
 
 #[test]
 fn cgroup_stays_until_delete() {
-    run_case(any().needs(v1(), "the memory controller on v1"), |t| {
+    run_case(any().needs(v1("memory"), "the memory controller on v1"), |t| {
         let c = t.create(&t.bundle());
         c.start();
         c.wait();
@@ -154,25 +153,42 @@ fn cgroup_stays_until_delete() {
     });
 }
 
-/// cgroup2 over /sys/fs/cgroup, in this case's mount namespace only.
-fn pure_v2() {
-    mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>).unwrap();
+/// cgroup2 over /sys/fs/cgroup, in this case's mount namespace, until it is dropped.
+struct OnlyV2 {
+    mounted: bool,
 }
 
-fn after_v2() {
-    nix::mount::umount2("/sys/fs/cgroup", nix::mount::MntFlags::MNT_DETACH).unwrap();
+impl OnlyV2 {
+    fn enter() -> Self {
+        // Where it is there anyway, another mount would set the options of the host's own.
+        let mounted = !pure_v2();
+        if mounted {
+            mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), MsFlags::empty(), None::<&str>)
+                .unwrap();
+        }
+        OnlyV2 { mounted }
+    }
+}
+
+impl Drop for OnlyV2 {
+    fn drop(&mut self) {
+        if self.mounted {
+            // What stays is the host check's to find.
+            nix::mount::umount2("/sys/fs/cgroup", nix::mount::MntFlags::MNT_DETACH).ok();
+        }
+    }
 }
 
 #[test]
 fn v2_directory() {
     run_case(any().differs("crun", "1.8.1 wants CAP_SYS_RESOURCE for its device program"), |t| {
-        pure_v2();
+        let only_v2 = OnlyV2::enter();
         let c = t.create(&t.bundle());
         let text = fs::read_to_string(c.proc("cgroup")).unwrap();
         let procs = fs::read_to_string(format!("/sys/fs/cgroup/{}/cgroup.procs", c.id)).unwrap();
         c.verb(&["delete", "--force"]).ok();
         let left = Path::new("/sys/fs/cgroup").join(&c.id).exists();
-        after_v2();
+        drop(only_v2);
         assert!(text.lines().any(|l| l == format!("0::/{}", c.id)), "{text}");
         assert_eq!(procs.trim(), c.pid.to_string());
         assert!(!left);
@@ -182,7 +198,7 @@ fn v2_directory() {
 #[test]
 fn v2_without_the_controller_is_refused() {
     run_case(oar_only("the error names the controller"), |t: &Test| {
-        pure_v2();
+        let only_v2 = OnlyV2::enter();
         let there = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
         let mut outs = Vec::new();
         for (controller, resource) in [
@@ -197,7 +213,7 @@ fn v2_without_the_controller_is_refused() {
             b.set("/linux/resources", resource);
             outs.push((controller, t.try_create(&b)));
         }
-        after_v2();
+        drop(only_v2);
         for (controller, out) in outs {
             out.clean_error().says(controller);
         }
@@ -205,11 +221,49 @@ fn v2_without_the_controller_is_refused() {
 }
 
 #[test]
-fn later_resources_are_refused_not_ignored() {
+fn a_later_seccomp_is_refused_not_ignored() {
     run_case(oar_only("what a later issue brings is refused, never ignored"), |t| {
         let mut b = t.bundle();
         b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}));
         t.try_create(&b).clean_error().says("seccomp");
+    });
+}
+
+/// On every kind of host, before anything is made: all of them at once, each with its place.
+#[test]
+fn impossible_limits_are_refused_with_their_places() {
+    run_case(oar_only("the place and the rule"), |t| {
+        let wrong = [
+            ("memory/limit", json!(-2)),
+            ("memory/reservation", json!(-2)),
+            ("memory/swappiness", json!(101)),
+            ("cpu/shares", json!(1)),
+            ("cpu/quota", json!(999)),
+            ("cpu/period", json!(999)),
+            ("cpu/idle", json!(2)),
+            ("cpu/cpus", json!("1-")),
+            ("cpu/mems", json!("99")),
+            ("blockIO/weight", json!(9)),
+            ("blockIO/throttleReadBpsDevice", json!([{"major": 0, "minor": 0, "rate": 1}])),
+            ("hugepageLimits", json!([{"pageSize": "3MB", "limit": 0}])),
+        ];
+        let mut all = t.bundle();
+        for (pointer, value) in &wrong {
+            all.set(&format!("/linux/resources/{pointer}"), value.clone());
+        }
+        let out = t.try_create(&all);
+        out.failed();
+        for (pointer, _) in wrong {
+            out.says(&format!("linux.resources.{}", pointer.replace('/', ".")));
+        }
+        for (memory, place) in [
+            (json!({"swap": 64 << 20}), "linux.resources.memory.swap"),
+            (json!({"limit": 64 << 20, "swap": 32 << 20}), "linux.resources.memory.swap"),
+        ] {
+            let mut b = t.bundle();
+            b.set("/linux/resources/memory", memory);
+            t.try_create(&b).clean_error().says(place);
+        }
     });
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use coracle_cgroup::{Error, host, locate};
-use coracle_plan::{CgroupPath, Resources};
+use coracle_plan::{CgroupPath, CgroupPlace, Resources};
 
 fn main() -> Result<(), Error> {
     let limits = Resources {
@@ -18,12 +18,14 @@ fn main() -> Result<(), Error> {
         cpu_quota: Some(20_000),
         cpu_period: Some(50_000),
         pids_limit: Some(77),
+        ..Resources::default()
     };
-    let path = CgroupPath::Absolute(format!("/coracle-syscalls-{}", std::process::id()));
+    let place =
+        CgroupPlace::Directory(CgroupPath::Absolute(format!("/coracle-syscalls-{}", std::process::id())));
     println!("host");
     let host = host()?;
     println!("locate");
-    let location = locate(&host, &path, "id")?;
+    let location = locate(&host, &place, "id", "")?;
     println!("create");
     let cgroup = location.create(&limits)?;
     println!("enter");

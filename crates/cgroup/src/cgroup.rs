@@ -13,17 +13,16 @@ use std::time::{Duration, Instant};
 
 use coracle_plan::Resources;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::Pid;
+use nix::unistd::fchownat;
 
-use crate::convert::{self, Write};
 use crate::error::Error;
+use crate::limits;
 use crate::location::{Directory, Location, split};
 use crate::tree::{self, Visit};
-use crate::v1;
+use crate::{host, location};
 
 /// A container's cgroup in all hierarchies. Directories are opened when they are first needed.
 #[derive(Debug)]
@@ -63,9 +62,9 @@ impl Location {
     /// Makes the directories, enables the controllers that the limits need, writes the limits, and reads back
     /// what decides safety. An empty cgroup that exists is adopted; one with a process in it
     /// ([`Error::Populated`]) or a frozen one ([`Error::Frozen`]) is refused. On an error, what was made is
-    /// removed again.
+    /// removed again. Of a unit, systemd has made the directories before, with the container's process in them.
     pub fn create(&self, resources: &Resources) -> Result<Cgroup, Error> {
-        convert::check(resources)?;
+        limits::check(resources)?;
         let mut cgroup = self.open();
         cgroup.location.adopted.clear();
         cgroup.location.made_parents.clear();
@@ -93,30 +92,9 @@ impl Cgroup {
     fn make(&mut self, resources: &Resources, made: &mut Made) -> Result<(), Error> {
         for tree in &self.trees {
             make_directory(tree, &mut self.location, made)?;
+            limits::prepare(tree)?;
         }
-        for write in convert::v2(resources) {
-            let has_home = self.trees.iter().any(|tree| tree.unified() || tree.has(write.controller));
-            if !has_home && !write.unlimited {
-                return Err(Error::Controller {
-                    controller: write.controller.to_string(),
-                    limit: write.limit.to_string(),
-                    directory: PathBuf::from("/sys/fs/cgroup"),
-                });
-            }
-        }
-        let (v1, v2) = (convert::v1(resources), convert::v2(resources));
-        for tree in &self.trees {
-            let fresh = !self.location.adopted.contains(&tree.directory.path);
-            let wanted = |write: &&Write| !(fresh && write.unlimited);
-            if tree.unified() {
-                let elsewhere = |write: &&Write| !self.trees.iter().any(|tree| tree.has(write.controller));
-                let writes: Vec<&Write> = v2.iter().filter(elsewhere).filter(wanted).collect();
-                apply_unified(tree, &writes)?;
-            } else {
-                let writes = v1.iter().filter(|write| tree.has(write.controller)).filter(wanted);
-                v1::apply(tree.existing()?, &tree.directory.path, &writes.cloned().collect::<Vec<_>>())?;
-            }
-        }
+        limits::apply(&self.trees, resources, &|tree| !self.location.adopted.contains(&tree.directory.path))?;
         Ok(())
     }
 
@@ -146,6 +124,70 @@ impl Cgroup {
         self.trees.iter().filter(|tree| !tree.unified()).try_for_each(|tree| tree.attach(pid))
     }
 
+    /// For a unit that systemd has made around `pid`: moves the process into the directories that systemd left
+    /// out (all of them for a slice, which takes no processes at its start; v1 hierarchies that it does not
+    /// manage), and compares where the process is with where it was asked to be.
+    pub fn settle(&self, pid: i32) -> Result<(), Error> {
+        let memberships = || host::read(&format!("/proc/{pid}/cgroup")).map(|text| host::parse_memberships(&text));
+        let mounts = host::parse_mountinfo(&host::read("/proc/self/mountinfo")?);
+        let is_inside = |tree: &Tree, now: &[host::Membership]| {
+            let Directory { mount_point, controllers, path } = &tree.directory;
+            let mount = mounts.iter().find(|mount| mount_point.as_os_str() == mount.point.as_str());
+            let own = now.iter().find(|one| location::same_hierarchy(&one.controllers, controllers));
+            let below = mount.zip(own).and_then(|(mount, own)| host::below_mount(&own.path, &mount.root));
+            below.is_some_and(|below| mount_point.join(below) == *path)
+        };
+        let before = memberships()?;
+        for tree in self.trees.iter().filter(|tree| !is_inside(tree, &before)) {
+            tree.attach(pid)?;
+        }
+        let after = memberships()?;
+        match self.trees.iter().find(|tree| !is_inside(tree, &after)) {
+            None => Ok(()),
+            Some(tree) => Err(Error::Path {
+                path: tree.directory.path.display().to_string(),
+                rule: "is not where systemd has put the process".to_string(),
+            }),
+        }
+    }
+
+    /// Gives the cgroup2 directory to `uid`, with those of its files that the kernel lists as safe to delegate
+    /// (cgroups(7) "Delegation"), and nothing else of it. Does nothing on a host without cgroup2.
+    pub fn delegate(&self, uid: u32) -> Result<(), Error> {
+        let Some(tree) = self.unified() else { return Ok(()) };
+        let group = tree.existing()?;
+        let listed = host::read("/sys/kernel/cgroup/delegate")
+            .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_string());
+        let owner = Some(nix::unistd::Uid::from_raw(uid));
+        for file in std::iter::once(".").chain(listed.split_whitespace()) {
+            match fchownat(group, file, owner, None, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                // The list is of all controllers; not each is enabled here.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => {
+                    let what = format!("give to user {uid}");
+                    return Err(Error::io(what, tree.directory.path.join(file), errno));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the container's process into a new sub-cgroup `name` of the cgroup2 directory, which `owner` gets as
+    /// in [`Cgroup::delegate`]. The container's own directory is then free to enable controllers for sub-cgroups.
+    pub fn move_to_leaf(&self, name: &str, pid: i32, owner: Option<u32>) -> Result<(), Error> {
+        let Some(tree) = self.unified() else { return Ok(()) };
+        let leaf = Location {
+            unified: Some(tree.directory.path.join(name)),
+            unified_mount: Some(tree.directory.mount_point.clone()),
+            ..Location::default()
+        };
+        let leaf = leaf.create(&Resources::default())?;
+        if let Some(uid) = owner {
+            leaf.delegate(uid)?;
+        }
+        leaf.trees.iter().try_for_each(|tree| tree.attach(pid))
+    }
+
     /// All processes in it and its sub-cgroups, ascending, as the caller's pid namespace numbers them (those
     /// it cannot see are left out). Empty when the directory is missing.
     pub fn pids(&self) -> Result<Vec<i32>, Error> {
@@ -154,7 +196,7 @@ impl Cgroup {
     }
 
     /// Kills all processes in it and its sub-cgroups, also frozen ones. Does not wait: see
-    /// [`Cgroup::wait_empty`]. On a v1-only host this signals by pid until none is left, at most for five
+    /// [`Cgroup::wait_empty`]. On a v1-only host this signals by pidfd until none is left, at most for five
     /// seconds.
     pub fn kill(&self) -> Result<(), Error> {
         match self.unified() {
@@ -175,12 +217,18 @@ impl Cgroup {
             if pids.is_empty() {
                 return Ok(());
             }
-            for pid in &pids {
-                match kill(Pid::from_raw(*pid), Signal::SIGKILL) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
+            // Held first, then listed once more: a number that is still there means the process that is held.
+            let held: Vec<(i32, coracle_sys::Fd)> = pids
+                .iter()
+                .filter_map(|pid| Some((*pid, coracle_sys::process::pidfd_open(*pid).ok()?)))
+                .collect();
+            let still = self.pids()?;
+            for (pid, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+                match coracle_sys::process::pidfd_send_signal(process.number(), libc::SIGKILL) {
+                    Ok(()) | Err(coracle_sys::Errno(libc::ESRCH)) => {}
                     Err(errno) => {
                         let what = format!("kill process {pid} of cgroup");
-                        return Err(Error::io(what, self.path(), errno));
+                        return Err(Error::io(what, self.path(), Errno::from_raw(errno.0)));
                     }
                 }
             }
@@ -370,7 +418,7 @@ impl Tree {
         self.directory.controllers.iter().any(|name| name == controller)
     }
 
-    fn names(&self) -> Result<(&Path, CString), Error> {
+    pub(crate) fn names(&self) -> Result<(&Path, CString), Error> {
         let Directory { mount_point, path, .. } = &self.directory;
         let broken = || Error::Path {
             path: path.display().to_string(),
@@ -553,7 +601,7 @@ fn claim(tree: &Tree, parent: OwnedFd, location: &mut Location, made: &mut Made)
         Ok(group) => tree.group.get_or_init(|| group),
         Err(errno) => return Err(Error::io("open cgroup", path, errno)),
     };
-    if !fresh {
+    if !fresh && location.unit.is_none() {
         location.adopted.push(path.clone());
         refuse_in_use(tree, group.as_fd())?;
     }
@@ -611,100 +659,6 @@ fn refuse_in_use(tree: &Tree, group: BorrowedFd<'_>) -> Result<(), Error> {
         false
     };
     if frozen { Err(Error::Frozen { path }) } else { Ok(()) }
-}
-
-/// Limits of cgroup2: controllers first, then one open, write, close for each value; memory.max and pids.max
-/// are read back through the same descriptor.
-fn apply_unified(tree: &Tree, writes: &[&Write]) -> Result<(), Error> {
-    if writes.is_empty() {
-        return Ok(());
-    }
-    let group = tree.existing()?;
-    enable(tree, group, writes)?;
-    for write in writes {
-        let read_back = matches!(write.file, "memory.max" | "pids.max");
-        let flags = if read_back { OFlag::O_RDWR } else { OFlag::O_WRONLY };
-        let file = match tree::open_file(group, write.file, flags) {
-            Ok(file) => file,
-            // A kernel without swap has no such file: no swap, or as much as there is, is what it gives.
-            Err(Errno::ENOENT)
-                if write.limit == convert::SWAP_LIMIT && matches!(write.value.as_str(), "max" | "0") =>
-            {
-                continue;
-            }
-            Err(Errno::ENOENT) => return Err(missing(write, &tree.directory.path)),
-            Err(errno) => return Err(v1::refused(write, &tree.directory.path, errno)),
-        };
-        tree::write_open(file.as_fd(), &write.value)
-            .map_err(|errno| v1::refused(write, &tree.directory.path, errno))?;
-        if read_back {
-            let kept = tree::read_open(file.as_fd())
-                .map_err(|errno| Error::io("read back", tree.directory.path.join(write.file), errno))?;
-            v1::differs(write, &tree.directory.path, kept.trim(), |kept| match write.file {
-                "memory.max" => v1::page_rounded(&write.value, kept),
-                _ => kept == write.value,
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn missing(write: &Write, directory: &Path) -> Error {
-    Error::Controller {
-        controller: write.controller.to_string(),
-        limit: write.limit.to_string(),
-        directory: directory.to_path_buf(),
-    }
-}
-
-/// Enables what the limits need, from the mount point down, with one write for each level that lacks
-/// something.
-fn enable(tree: &Tree, group: BorrowedFd<'_>, writes: &[&Write]) -> Result<(), Error> {
-    let path = &tree.directory.path;
-    let failed = |what: &str, path: &Path, errno| Error::io(what, path.to_path_buf(), errno);
-    let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
-    let here = tree::read(group, "cgroup.controllers")
-        .map_err(|errno| failed("read", &path.join("cgroup.controllers"), errno))?;
-    let mut needed: Vec<&Write> = Vec::new();
-    for write in writes.iter().filter(|write| !has(&here, write.controller)) {
-        if !needed.iter().any(|known| known.controller == write.controller) {
-            needed.push(write);
-        }
-    }
-    if needed.is_empty() {
-        return Ok(());
-    }
-    let mount = tree::open_mount(&tree.directory.mount_point, true)?
-        .ok_or_else(|| failed("open cgroup mount", &tree.directory.mount_point, Errno::ENOENT))?;
-    let mut level_path = tree.directory.mount_point.clone();
-    let mut level = mount;
-    let mut names = tree.names()?.0.iter();
-    loop {
-        let file = level_path.join("cgroup.subtree_control");
-        let enabled = tree::read(level.as_fd(), "cgroup.subtree_control")
-            .map_err(|errno| failed("read", &file, errno))?;
-        let lacking: Vec<&&Write> = needed.iter().filter(|write| !has(&enabled, write.controller)).collect();
-        if !lacking.is_empty() {
-            let line: Vec<String> = lacking.iter().map(|write| format!("+{}", write.controller)).collect();
-            let line = line.join(" ");
-            if let Err(errno) = tree::write(level.as_fd(), "cgroup.subtree_control", &line) {
-                let offered = tree::read(level.as_fd(), "cgroup.controllers").unwrap_or_default();
-                if let Some(write) = lacking.iter().find(|write| !has(&offered, write.controller)) {
-                    return Err(missing(write, &level_path));
-                }
-                let why = match errno {
-                    // cgroup2 keeps processes and enabled controllers apart ("no internal processes").
-                    Errno::EBUSY => " where processes are in the cgroup itself:",
-                    _ => " in",
-                };
-                return Err(failed(&format!("enable cgroup controllers ({line}){why}"), &file, errno));
-            }
-        }
-        let Some(name) = names.next() else { return Ok(()) };
-        level_path.push(name);
-        level = tree::open_parent(level.as_fd(), Path::new(name))
-            .map_err(|errno| failed("open cgroup", &level_path, errno))?;
-    }
 }
 
 fn remove_directory(tree: &Tree, adopted: bool, end: Instant) -> Result<(), Error> {

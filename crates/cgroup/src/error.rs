@@ -30,6 +30,9 @@ pub enum Error {
     /// A limit contradicts another one, or the kernel keeps another value than was written.
     #[error("{limit}: {rule}")]
     Limit { limit: String, rule: String },
+    /// systemd refuses, fails, or does not answer. `why` may hold its own words, made safe to print.
+    #[error("systemd: {what}: {why}")]
+    Systemd { what: String, why: String },
     #[error("{what} {}: {}", .path.display(), words(*.errno))]
     Io { what: String, path: PathBuf, errno: Errno },
 }
@@ -55,7 +58,7 @@ impl fmt::Display for List<'_> {
     }
 }
 
-fn words(errno: Errno) -> &'static str {
+pub(crate) fn words(errno: Errno) -> &'static str {
     coracle_sys::Errno(errno as i32).words()
 }
 

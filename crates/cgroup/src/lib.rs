@@ -52,10 +52,21 @@
 
 mod cgroup;
 mod convert;
+mod dbus;
+mod device_filter;
+mod devices;
 mod enter;
 mod error;
+mod explain;
+mod gvariant;
 mod host;
+mod kept;
+mod limits;
 mod location;
+pub mod stats;
+mod systemd;
+#[cfg(test)]
+mod table;
 mod tree;
 mod v1;
 
@@ -64,3 +75,5 @@ pub use enter::Entered;
 pub use error::Error;
 pub use host::host;
 pub use location::{Directory, Location, locate};
+pub use stats::{Poll, Stats};
+pub use systemd::{Systemd, path_of};

@@ -7,14 +7,16 @@
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
-use coracle_plan::{CgroupHost, CgroupPath};
+use coracle_plan::{CgroupHost, CgroupPath, CgroupPlace};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::host::{self, Membership, Mounted};
 
 /// The v1 controllers whose hierarchies get a directory for the container; the crate's page has the reason.
-const V1_USED: [&str; 7] = ["memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio"];
+const V1_USED: [&str; 11] = [
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio", "hugetlb", "net_cls", "net_prio",
+];
 
 /// Does a container get a directory in the hierarchy with these controllers?
 pub(crate) fn is_used(controllers: &[String]) -> bool {
@@ -38,6 +40,16 @@ pub struct Location {
     /// Directories above the container's that did not exist before, outermost first; removed with it when
     /// they are empty then. Exact after create, as `adopted` is.
     pub made_parents: Vec<PathBuf>,
+    /// systemd made the directories, as this unit.
+    pub unit: Option<Unit>,
+}
+
+/// A unit of a systemd manager that holds the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    pub name: String,
+    /// Of the calling user's manager, not the system's.
+    pub user: bool,
 }
 
 /// One hierarchy's part of a [`Location`].
@@ -65,26 +77,55 @@ impl Location {
         });
         unified.chain(v1).collect()
     }
+
+    /// One hierarchy's part alone.
+    fn of(directory: &Directory) -> Location {
+        let mut location = Location::default();
+        if directory.controllers.is_empty() {
+            location.unified = Some(directory.path.clone());
+            location.unified_mount = Some(directory.mount_point.clone());
+        } else {
+            location.v1.push((directory.controllers.clone(), directory.path.clone()));
+            location.v1_mounts.push(directory.mount_point.clone());
+        }
+        location
+    }
 }
 
-/// Decides where the container's cgroup is. An absolute path is taken below each mount point, a relative one
-/// beside the caller's own cgroup of that hierarchy; an empty one stands for `id`. Changes nothing.
+/// Decides where the container's cgroup is. Changes nothing.
+///
+/// A directory's absolute path is taken below each mount point, a relative one beside the caller's own cgroup of
+/// that hierarchy; an empty one stands for `id`. A unit is below `manager`, the cgroup of the systemd manager
+/// ([`crate::Systemd::control_group`]; not looked at for a directory).
 ///
 /// Fails with [`Error::Path`] for `..`, line breaks, over-long names and the hierarchy's root itself, and
-/// when a relative path is given and the mount does not show the caller's own cgroup.
-pub fn locate(host: &CgroupHost, path: &CgroupPath, id: &str) -> Result<Location, Error> {
-    let (own, mounts) = match path {
-        CgroupPath::Absolute(_) => (Vec::new(), Vec::new()),
-        CgroupPath::Relative(_) => (
+/// when the mount does not show the caller's own cgroup, or the manager's; with [`Error::Populated`] when
+/// somebody is in the cgroup of a unit that is still to be made.
+pub fn locate(host: &CgroupHost, place: &CgroupPlace, id: &str, manager: &str) -> Result<Location, Error> {
+    let (own, mounts) = match place {
+        CgroupPlace::Directory(CgroupPath::Absolute(_)) => (Vec::new(), Vec::new()),
+        _ => (
             host::parse_memberships(&host::read("/proc/self/cgroup")?),
             host::parse_mountinfo(&host::read("/proc/self/mountinfo")?),
         ),
     };
-    let mut location = place(host, path, id, &own, &mounts)?;
+    let mut location = match place {
+        CgroupPlace::Directory(path) => in_directory(host, path, id, &own, &mounts)?,
+        CgroupPlace::Unit(unit) => {
+            let path = Path::new(manager).join(crate::systemd::path_of(unit));
+            let mut location = in_unit(host, &path, &mounts)?;
+            location.unit = Some(Unit { name: unit.name.clone(), user: unit.user });
+            location
+        }
+    };
     for directory in location.directories() {
         // A look only: create finds out again, by descriptor, what it makes and what it finds.
         if directory.path.symlink_metadata().is_ok() {
-            location.adopted.push(directory.path);
+            // systemd makes the directories of a unit for us, and uses what an earlier one has left.
+            match location.unit {
+                Some(_) => refuse_in_use(&directory)?,
+                None => location.adopted.push(directory.path),
+            }
             continue;
         }
         let above = directory.path.ancestors().skip(1).take_while(|above| **above != directory.mount_point);
@@ -93,11 +134,34 @@ pub fn locate(host: &CgroupHost, path: &CgroupPath, id: &str) -> Result<Location
         missing.reverse();
         location.made_parents.append(&mut missing);
     }
+    if location.unit.is_some() {
+        // Slices come and go with their units.
+        location.made_parents.clear();
+    }
     Ok(location)
 }
 
+fn refuse_in_use(directory: &Directory) -> Result<(), Error> {
+    let Some(pid) = Location::of(directory).open().pids()?.first().copied() else { return Ok(()) };
+    Err(Error::Populated { path: directory.path.clone(), pid })
+}
+
+/// The directories of a cgroup that `/proc/PID/cgroup` would name `path`.
+fn in_unit(host: &CgroupHost, path: &Path, mounts: &[Mounted]) -> Result<Location, Error> {
+    let text = path.display().to_string();
+    let tail = components(&text)?;
+    each_hierarchy(host, |mount_point, _| {
+        let shown = mounts.iter().find(|mount| mount.point == mount_point);
+        let below = shown.and_then(|mount| host::below_mount(&format!("/{}", tail.display()), &mount.root));
+        below.map(|below| Path::new(mount_point).join(below)).ok_or_else(|| Error::Path {
+            path: text.clone(),
+            rule: format!("is systemd's, and {mount_point} does not show it"),
+        })
+    })
+}
+
 /// [`locate`] without a look at the file system.
-fn place(
+fn in_directory(
     host: &CgroupHost,
     path: &CgroupPath,
     id: &str,
@@ -122,6 +186,15 @@ fn place(
         directory.push(&tail);
         Ok(directory)
     };
+    each_hierarchy(host, below)
+}
+
+/// Asks for the container's directory below each mount point that is used; the controllers are those of v1, none
+/// for cgroup2.
+fn each_hierarchy(
+    host: &CgroupHost,
+    below: impl Fn(&str, &[String]) -> Result<PathBuf, Error>,
+) -> Result<Location, Error> {
     let mut location = Location::default();
     if !host.unified.is_empty() {
         location.unified = Some(below(&host.unified, &[])?);
@@ -214,7 +287,7 @@ mod tests {
 
     fn at(path: CgroupPath, own: &str, mounts: &str) -> Result<Vec<String>, Error> {
         let own = host::parse_memberships(own);
-        let location = place(&hybrid(), &path, "web", &own, &host::parse_mountinfo(mounts))?;
+        let location = in_directory(&hybrid(), &path, "web", &own, &host::parse_mountinfo(mounts))?;
         Ok(location.directories().iter().map(|one| one.path.display().to_string()).collect())
     }
 
@@ -224,7 +297,12 @@ mod tests {
 
     #[test]
     fn absolute_paths_are_below_each_mount() {
-        let expected = ["/cg/unified/docker/abc", "/cg/cpu,cpuacct/docker/abc", "/cg/memory/docker/abc"];
+        let expected = [
+            "/cg/unified/docker/abc",
+            "/cg/cpuset/docker/abc",
+            "/cg/cpu,cpuacct/docker/abc",
+            "/cg/memory/docker/abc",
+        ];
         assert_eq!(absolute("/docker/abc").unwrap(), expected);
         assert_eq!(absolute("//docker/./abc/").unwrap(), expected);
         assert_eq!(absolute("").unwrap()[0], "/cg/unified/web");
@@ -236,19 +314,21 @@ mod tests {
         let mounts = "\
 1 0 0:1 / /cg/unified rw - cgroup2 c rw
 2 0 0:2 / /cg/cpu,cpuacct rw - cgroup c rw,cpu,cpuacct
+4 0 0:4 / /cg/cpuset rw - cgroup c rw,cpuset
 3 0 0:3 /outer /cg/memory rw - cgroup c rw,memory
 ";
-        let own = "0::/user/shell\n2:cpuacct,cpu:/\n3:memory:/outer/x/y\n";
+        let own = "0::/user/shell\n2:cpuacct,cpu:/\n3:memory:/outer/x/y\n4:cpuset:/a\n";
         let relative = |own| at(CgroupPath::Relative("system.slice:docker:abc".to_string()), own, mounts);
         assert_eq!(
             relative(own).unwrap(),
             [
                 "/cg/unified/user/system.slice:docker:abc",
+                "/cg/cpuset/system.slice:docker:abc",
                 "/cg/cpu,cpuacct/system.slice:docker:abc",
                 "/cg/memory/x/system.slice:docker:abc"
             ]
         );
-        let hidden = relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n").unwrap_err();
+        let hidden = relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n4:cpuset:/\n").unwrap_err();
         assert!(matches!(hidden, Error::Path { .. }), "{hidden}");
     }
 

@@ -5,174 +5,21 @@
 //! alone is made in a mount namespace of a child. Facts are checked with plain file reads, not with the
 //! crate's own.
 
-// The helpers below belong to the tests, where a panic is the report.
+// A panic is a test's report.
 #![allow(clippy::unwrap_used)]
+
+mod place;
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use coracle_cgroup::{Cgroup, Error, Location, host, locate};
-use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, Resources};
+use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, CgroupPlace, Resources};
 
-/// Long enough for a busy machine; no test waits for it unless it fails.
-const LONG: Duration = Duration::from_secs(20);
-
-fn root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("skip: making cgroups needs root");
-    }
-    root
-}
-
-/// A unique directory in each hierarchy, removed on drop with all that lives in it.
-struct Place {
-    host: CgroupHost,
-    name: String,
-}
-
-impl Place {
-    fn new() -> Place {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Place { host: host().unwrap(), name: format!("coracle-test-{}-{number}", std::process::id()) }
-    }
-
-    fn locate(&self, tail: &str) -> Location {
-        locate(&self.host, &CgroupPath::Absolute(format!("/{}{tail}", self.name)), "unused").unwrap()
-    }
-
-    /// This test's directories in all hierarchies, whether they exist or not.
-    fn directories(&self) -> Vec<PathBuf> {
-        let mounts =
-            self.host.v1.iter().map(|one| one.mount_point.clone()).chain([self.host.unified.clone()]);
-        mounts.filter(|mount| !mount.is_empty()).map(|mount| Path::new(&mount).join(&self.name)).collect()
-    }
-
-    fn leftovers(&self) -> Vec<PathBuf> {
-        self.directories().into_iter().filter(|path| path.exists()).collect()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        for directory in self.directories() {
-            tear_down(&directory);
-        }
-    }
-}
-
-fn tear_down(directory: &Path) {
-    for name in sub_cgroups(directory) {
-        tear_down(&directory.join(name));
-    }
-    std::fs::write(directory.join("cgroup.freeze"), "0").ok();
-    std::fs::write(directory.join("freezer.state"), "THAWED").ok();
-    let end = Instant::now() + LONG;
-    while directory.exists() && Instant::now() < end {
-        for pid in procs(directory) {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).ok();
-        }
-        std::fs::remove_dir(directory).ok();
-        std::thread::yield_now();
-    }
-}
-
-fn sub_cgroups(directory: &Path) -> Vec<std::ffi::OsString> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    entries.flatten().filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect()
-}
-
-fn procs(directory: &Path) -> Vec<i32> {
-    let text = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    text.lines().map(|line| line.parse().unwrap()).collect()
-}
-
-/// A child that sleeps until it is killed; killed and reaped on drop.
-struct Sleeper(Child);
-
-impl Sleeper {
-    fn new() -> Sleeper {
-        Sleeper(Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap())
-    }
-
-    fn pid(&self) -> i32 {
-        self.0.id() as i32
-    }
-
-    /// Into all directories of the container, as CLONE_INTO_CGROUP and attach do together.
-    fn inside(cgroup: &Cgroup) -> Sleeper {
-        let sleeper = Sleeper::new();
-        if let Some(unified) = &cgroup.location().unified {
-            sleeper.move_to(unified);
-        }
-        cgroup.attach(sleeper.pid()).unwrap();
-        sleeper
-    }
-
-    fn move_to(&self, directory: &Path) {
-        std::fs::write(directory.join("cgroup.procs"), self.pid().to_string()).unwrap();
-    }
-
-    fn killed_by(&mut self) -> Option<i32> {
-        use std::os::unix::process::ExitStatusExt;
-        self.0.wait().unwrap().signal()
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-fn v1_directory(location: &Location, controller: &str) -> PathBuf {
-    let (_, path) = location
-        .v1
-        .iter()
-        .find(|(controllers, _)| controllers.iter().any(|name| name == controller))
-        .unwrap_or_else(|| panic!("no v1 hierarchy for {controller}"));
-    path.clone()
-}
-
-fn value(directory: &Path, file: &str) -> String {
-    let path = directory.join(file);
-    std::fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        .trim()
-        .to_string()
-}
-
-/// The v1 tests need v1 hierarchies; a stated skip where there are none.
-fn v1(place: &Place) -> bool {
-    let v1 = matches!(place.host.mode, CgroupMode::Hybrid | CgroupMode::V1);
-    if !v1 {
-        eprintln!("skip: needs v1 hierarchies, this host is {:?}", place.host.mode);
-    }
-    v1
-}
-
-/// Tests of what only cgroup2 has, or that make a directory there by hand.
-fn unified(place: &Place) -> bool {
-    let unified = !place.host.unified.is_empty();
-    if !unified {
-        eprintln!("skip: needs cgroup2, this host is {:?}", place.host.mode);
-    }
-    unified
-}
-
-fn v2(place: &Place) -> bool {
-    let v2 = place.host.mode == CgroupMode::V2;
-    if !v2 {
-        eprintln!("skip: needs a host with cgroup2 alone, this one is {:?}", place.host.mode);
-    }
-    v2
-}
+use place::{LONG, Place, Sleeper, procs, root, sub_cgroups, unified, v1, v1_directory, v2, value};
 
 fn limits() -> Resources {
     Resources {
@@ -183,6 +30,7 @@ fn limits() -> Resources {
         cpu_quota: Some(20_000),
         cpu_period: Some(50_000),
         pids_limit: Some(77),
+        ..Resources::default()
     }
 }
 
@@ -326,9 +174,12 @@ fn kill_reaches_nested_cgroups_and_remove_takes_them_away() {
     for number in 0..50 {
         std::fs::create_dir(unified.join(format!("many-{number}"))).unwrap();
     }
-    for (_, path) in &cgroup.location().v1 {
+    for (controllers, path) in &cgroup.location().v1 {
         std::fs::create_dir_all(path.join("a/b")).unwrap();
-        inner.move_to(&path.join("a/b"));
+        // A new cpuset takes no process before somebody has given it CPUs.
+        if !controllers.iter().any(|name| name == "cpuset") {
+            inner.move_to(&path.join("a/b"));
+        }
     }
     inner.move_to(&nested);
     let mut expected = [outer.pid(), inner.pid()];
@@ -552,7 +403,7 @@ fn a_link_or_another_file_system_in_the_place_of_a_mount_is_refused() {
     location.unified = Some(PathBuf::from("/elsewhere/web"));
     let error = location.open().remove(Duration::ZERO).unwrap_err();
     assert!(matches!(error, Error::Path { .. }), "{error}");
-    let dots = locate(&place.host, &CgroupPath::Absolute("/../../etc".to_string()), "id").unwrap_err();
+    let dots = locate(&place.host, &CgroupPlace::Directory(CgroupPath::Absolute("/../../etc".to_string())), "id", "").unwrap_err();
     assert!(matches!(dots, Error::Path { .. }), "{dots}");
 }
 
@@ -564,7 +415,7 @@ fn a_host_without_cgroups_gives_no_limits_and_needs_none() {
         unified_controllers: Vec::new(),
         v1: Vec::new(),
     };
-    let location = locate(&host, &CgroupPath::Absolute("/web".to_string()), "id").unwrap();
+    let location = locate(&host, &CgroupPlace::Directory(CgroupPath::Absolute("/web".to_string())), "id", "").unwrap();
     assert_eq!(location, Location::default());
     let cgroup = location.create(&Resources::default()).unwrap();
     assert!(cgroup.clone_fd().is_none());
@@ -577,7 +428,7 @@ fn a_host_without_cgroups_gives_no_limits_and_needs_none() {
 #[test]
 fn relative_is_beside_the_caller() {
     let place = Place::new();
-    let location = locate(&place.host, &CgroupPath::Relative(place.name.clone()), "id").unwrap();
+    let location = locate(&place.host, &CgroupPlace::Directory(CgroupPath::Relative(place.name.clone())), "id", "").unwrap();
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     for directory in location.directories() {
         let line = own

@@ -4,6 +4,7 @@
 //! Never starts a program, and never changes the namespace of a thread of the caller. Names come from the plan; the
 //! devices stay in the container's namespace when it ends, and the kernel decides what becomes of them.
 
+mod counters;
 mod netlink;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
+pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 
 /// Why a device is not in the container. It is on the host, as it was, unless `undo` says otherwise.

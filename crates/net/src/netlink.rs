@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The few messages of rtnetlink(7) that moving a device takes.
+//! The few messages of rtnetlink(7) that moving a device and reading its counters take.
 //!
 //! Owns the encoding and nothing else: no policy, no names, no namespaces. A socket speaks to the network namespace
 //! in which it was opened. Crates for netlink bring their own runtime, or hundreds of kilobytes of message types.
@@ -13,6 +13,8 @@ use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
+
+use crate::counters::Counters;
 
 const HEADER: usize = 16; // struct nlmsghdr
 const IFINFOMSG: usize = 16;
@@ -188,6 +190,24 @@ impl Socket {
         }
     }
 
+    /// Of every device but the loopback.
+    pub(crate) fn counters(&mut self) -> nix::Result<Vec<Counters>> {
+        let mut tries = 0;
+        loop {
+            let mut counters = Vec::new();
+            let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP).link(0, 0);
+            let result = self.ask(request, |kind, body| {
+                if kind == libc::RTM_NEWLINK {
+                    counters.extend(parse_counters(body));
+                }
+            });
+            match result {
+                Err(Errno::EINTR) if tries < DUMPS => tries += 1,
+                other => return other.map(|()| counters),
+            }
+        }
+    }
+
     /// Move a device to the namespace, where it is called `name`. The kernel takes it down, and forgets its addresses.
     pub(crate) fn move_link(&mut self, index: i32, netns: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
         let request = Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK)
@@ -304,6 +324,29 @@ fn parse_link(body: &[u8]) -> Option<Link> {
     })
 }
 
+/// None for the loopback, and for a message without counters.
+fn parse_counters(body: &[u8]) -> Option<Counters> {
+    if number(body, 8)? & libc::IFF_LOOPBACK as u32 != 0 {
+        return None;
+    }
+    let (_, stats) = attributes(body.get(IFINFOMSG..)?).find(|(kind, _)| *kind == libc::IFLA_STATS64)?;
+    // struct rtnl_link_stats64 (linux/if_link.h), which grows at its end.
+    let (fields, _) = stats.as_chunks::<8>();
+    let [rx_packets, tx_packets, rx_bytes, tx_bytes, rx_errors, tx_errors, rx_dropped, tx_dropped] =
+        fields.first_chunk::<8>()?.map(u64::from_ne_bytes);
+    Some(Counters {
+        name: parse_link(body)?.name,
+        rx_bytes,
+        rx_packets,
+        rx_errors,
+        rx_dropped,
+        tx_bytes,
+        tx_packets,
+        tx_errors,
+        tx_dropped,
+    })
+}
+
 fn parse_address(body: &[u8]) -> Option<Address> {
     let [family, prefix, flags, scope, ..] = *body else { return None };
     let mut address = Address { family, prefix, scope, flags: flags.into(), attributes: Vec::new() };
@@ -323,6 +366,29 @@ fn parse_address(body: &[u8]) -> Option<Address> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_that_are_cut_off_are_none() {
+        let mut stats = Vec::new();
+        for value in 1..=8u64 {
+            stats.extend(value.to_ne_bytes());
+        }
+        let message = |flags, stats: &[u8]| {
+            let request = Request::new(libc::RTM_NEWLINK, 0).link(1, flags).name("made0");
+            let bytes = request.attribute(libc::IFLA_STATS64, stats).finish(1);
+            parse_counters(&bytes[HEADER..])
+        };
+        let all = message(0, &stats).unwrap();
+        assert_eq!((all.name.as_str(), all.rx_packets, all.tx_packets), ("made0", 1, 2));
+        assert_eq!((all.rx_bytes, all.tx_bytes, all.rx_errors, all.tx_errors), (3, 4, 5, 6));
+        assert_eq!((all.rx_dropped, all.tx_dropped), (7, 8));
+        assert_eq!(message(libc::IFF_LOOPBACK as u32, &stats), None);
+        for length in 0..stats.len() {
+            assert_eq!(message(0, &stats[..length]), None, "{length}");
+        }
+        stats.extend([9; 100]);
+        assert_eq!(message(0, &stats), Some(all), "a newer kernel's is longer");
+    }
 
     #[test]
     fn a_request_is_what_the_kernel_reads() {

@@ -13,6 +13,9 @@ pub(crate) struct Options {
     pub(crate) json_log: bool,
     pub(crate) debug: bool,
     pub(crate) systemd_cgroup: bool,
+    pub(crate) cgroup_leaf: bool,
+    pub(crate) strict: bool,
+    pub(crate) allow_annotations: bool,
     pub(crate) help: bool,
     pub(crate) version: bool,
     pub(crate) generate: Option<String>,
@@ -34,6 +37,7 @@ pub(crate) struct Options {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
     pub(crate) rootless: bool,
+    pub(crate) stats: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ pub(crate) enum Name {
     Delete,
     Run,
     List,
+    Events,
     Spec,
     Features,
     Help,
@@ -228,6 +233,17 @@ const CREATE: &[Flag] = &[
         Kind::Number(|o, v| o.preserve_fds = v),
         "pass N more descriptors, after 0-2 and those of $LISTEN_FDS (default: 0)",
     ),
+    switch(
+        "cgroup-leaf",
+        |o, v| o.cgroup_leaf = v,
+        "put the process into a sub-cgroup, as a systemd or an engine inside needs (cgroup v2)",
+    ),
+    switch("strict", |o, v| o.strict = v, "fail on what this host cannot do, instead of warning about it"),
+    switch(
+        "allow-annotations",
+        |o, v| o.allow_annotations = v,
+        "follow annotations that change what is done, such as org.systemd.property.*",
+    ),
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
 ];
 
@@ -348,6 +364,22 @@ pub(crate) static VERBS: &[Verb] = &[
         hidden: false,
     },
     Verb {
+        name: Name::Events,
+        word: "events",
+        positional: Positional::Id,
+        flags: &[
+            &[
+                switch("stats", |o, v| o.stats = v, "print what the container uses now, and exit"),
+                hidden(value("interval", "TIME", Kind::Ignored, "accepted for compatibility")),
+            ],
+            HELP,
+        ],
+        doc: "print what a container uses of CPU, memory, block devices and networks, as JSON",
+        detail: "One line, in runc's format, with pressure (PSI), memory events and network counters. This version \
+                 needs --stats: it does not follow a container.",
+        hidden: false,
+    },
+    Verb {
         name: Name::Spec,
         word: "spec",
         positional: Positional::None,
@@ -392,7 +424,7 @@ pub(crate) static VERBS: &[Verb] = &[
 /// Verbs of runc that this version does not have. Podman asks whether `checkpoint --help` succeeds and whether
 /// `restore` knows `--lsm-mount-context`; until the verbs exist, every way of calling them is answered no.
 pub(crate) static LATER: &[&str] =
-    &["exec", "ps", "pause", "resume", "update", "events", "checkpoint", "restore", "wait"];
+    &["exec", "ps", "pause", "resume", "update", "checkpoint", "restore", "wait"];
 
 #[cfg(test)]
 mod tests {

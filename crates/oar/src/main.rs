@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let passed = claim_descriptors(&parsed);
     let options = &parsed.options;
     let silent =
-        matches!(parsed.action, Ok(Action::State(_) | Action::List | Action::Features | Action::Version));
+        matches!(parsed.action, Ok(Action::State(_) | Action::List | Action::Events(_) | Action::Features | Action::Version));
     let log = match Log::open(options.log.as_deref(), options.json_log, options.debug, silent) {
         Ok(log) => log,
         Err(error) => {

@@ -45,6 +45,7 @@ pub(crate) enum Action {
     Delete(Id),
     Run(Id),
     List,
+    Events(Id),
     Spec,
     Features,
 }
@@ -63,6 +64,7 @@ impl std::fmt::Debug for Action {
             Action::Delete(id) => write!(f, "delete {}", id.as_str()),
             Action::Run(id) => write!(f, "run {}", id.as_str()),
             Action::List => f.write_str("list"),
+            Action::Events(id) => write!(f, "events {}", id.as_str()),
             Action::Spec => f.write_str("spec"),
             Action::Features => f.write_str("features"),
         }
@@ -142,6 +144,14 @@ fn command(
             Action::Kill(id, Signal::parse(&signal.to_string_lossy())?)
         }
         Name::List => Action::List,
+        Name::Events => {
+            let id = id()?;
+            if !options.stats {
+                return Err(Error::new(Code::Unsupported, "events is not in this version")
+                    .hint("`oar events --stats` prints one line of statistics"));
+            }
+            Action::Events(id)
+        }
         Name::Spec => Action::Spec,
         Name::Features => Action::Features,
         Name::Man => Action::Generate("man".into()),
@@ -424,6 +434,16 @@ mod tests {
                 },
             ),
             (
+                "create --cgroup-leaf --strict -allow-annotations c",
+                "create c",
+                Options { cgroup_leaf: true, strict: true, allow_annotations: true, ..none() },
+            ),
+            (
+                "run --strict=true --cgroup-leaf=false --allow-annotations=f c",
+                "run c",
+                Options { strict: true, ..none() },
+            ),
+            (
                 "--log-format=json --log /l start c",
                 "start c",
                 Options { log: path("/l"), json_log: true, ..none() },
@@ -479,6 +499,11 @@ mod tests {
             (&["create", "c", "--root", "/r"], &["--root is a global flag: it goes before the command"]),
             (&["--all", "kill", "c"], &["not defined: --all"]),
             (&["start", "--force", "c"], &["not defined: --force"]),
+            // Decided at create, and only there.
+            (&["start", "--strict", "c"], &["not defined: --strict"]),
+            (&["delete", "--cgroup-leaf", "c"], &["not defined: --cgroup-leaf"]),
+            (&["--allow-annotations", "create", "c"], &["not defined: --allow-annotations"]),
+            (&["create", "--strict=2", "c"], &["\"2\" for --strict", "true or false"]),
             (&["kill", "c", "-9"], &["not defined: -9", "without a dash"]),
             (&["create", "--", "--bundle"], &["an ID must not start with '-' (got \"--bundle\")"]),
             (&["create", "c", "--", "--bundle"], &["unexpected argument \"--bundle\""]),
@@ -526,6 +551,9 @@ mod tests {
             (&["--root", "", "state", "c"], &["the path is empty"]),
             // Later versions.
             (&["exec", "c", "sh", "-c", "x"], &["exec is not in this version"]),
+            (&["events", "c"], &["events is not in this version", "--stats"]),
+            (&["events", "--interval", "5s", "c"], &["events is not in this version"]),
+            (&["events", "--stats"], &["an ID is missing"]),
             (&["checkpoint", "--help"], &["checkpoint is not in this version"]),
             (&["help", "ps"], &["ps is not in this version"]),
         ];

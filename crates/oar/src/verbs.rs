@@ -60,6 +60,11 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
             open()?.run(&id, &create_options(options, passed), &run, &mut warn).map(exit_status)
         }
         Action::List => containers(&open()?, options, log),
+        Action::Events(id) => {
+            let data = serde_json::to_string(&open()?.stats(&id)?).map_err(unprintable)?;
+            // runc's order of keys: the first is what a reader of the stream looks for.
+            print_line(&format!(r#"{{"type":"stats","id":{},"data":{data}}}"#, Value::from(id.as_str())))
+        }
         Action::Spec => write_spec(options).map(|()| 0),
         Action::Features => print_json(serde_json::to_string_pretty(&coracle_runtime::features())),
     };
@@ -78,6 +83,9 @@ fn create_options(options: &Options, passed: Passed) -> CreateOptions {
         preserve_fds: passed.listen + passed.preserve,
         listen_fds: passed.listen,
         systemd_cgroup: options.systemd_cgroup,
+            cgroup_leaf: options.cgroup_leaf,
+            strict: options.strict,
+            allow_annotations: options.allow_annotations,
     }
 }
 

@@ -13,6 +13,8 @@ use crate::types::{Violation, Warning};
 pub(crate) struct Check {
     pub(crate) violations: Vec<Violation>,
     pub(crate) warnings: Vec<Warning>,
+    /// [`crate::Options::strict`].
+    pub(crate) strict: bool,
 }
 
 impl Check {
@@ -27,6 +29,11 @@ impl Check {
 
     pub(crate) fn warn(&mut self, place: impl Into<String>, text: impl Into<String>) {
         self.warnings.push(Warning { place: place.into(), text: text.into() });
+    }
+
+    /// What this host cannot express: it is left out, unless the caller wants all or nothing.
+    pub(crate) fn lenient(&mut self, place: impl Into<String>, text: &str) {
+        if self.strict { self.violation(place, text) } else { self.warn(place, format!("{text}: ignored")) }
     }
 
     /// A string that reaches the kernel ends at its first NUL (CVE-2021-43784's neighbours), so none may hold one.

@@ -10,8 +10,8 @@ use crate::namespaces::Namespaces;
 use crate::types::{Action, Device, DeviceKind, Host, Step};
 
 /// Of dev_t, as mknod(2) takes it: 12 bits and 20 bits.
-const MAX_MAJOR: i64 = 0xfff;
-const MAX_MINOR: i64 = 0xf_ffff;
+pub(crate) const MAX_MAJOR: i64 = 0xfff;
+pub(crate) const MAX_MINOR: i64 = 0xf_ffff;
 
 /// (path, major, minor): runtime-spec config-linux.md "Default Devices"; numbers from the kernel's devices.txt.
 const DEFAULTS: [(&str, u32, u32); 6] = [

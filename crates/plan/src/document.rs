@@ -122,7 +122,7 @@ struct Repair {
 #[derive(Debug)]
 enum Change {
     Remove,
-    Replace(&'static str),
+    Replace(Value),
 }
 
 impl Repair {
@@ -141,7 +141,10 @@ impl Repair {
             (Some(Value::Array(list)), Segment::Index(index), Change::Replace(new))
                 if *index < list.len() =>
             {
-                list[*index] = Value::from(*new);
+                list[*index] = new.clone();
+            }
+            (Some(Value::Object(map)), Segment::Key(key), Change::Replace(new)) => {
+                map.insert(key.clone(), new.clone());
             }
             (Some(Value::Object(map)), Segment::Key(key), Change::Remove) => {
                 map.remove(key);
@@ -185,8 +188,8 @@ impl Scan {
             }
             // The types' crate spells these two in its own way.
             ["process", "scheduler", "flags", "[]"] => match text {
-                "SCHED_FLAG_RESET_ON_FORK" => Change::Replace("SCHED_RESET_ON_FORK"),
-                "SCHED_FLAG_DL_OVERRUN" => Change::Replace("SCHED_FLAG_D_L_OVERRUN"),
+                "SCHED_FLAG_RESET_ON_FORK" => Change::Replace("SCHED_RESET_ON_FORK".into()),
+                "SCHED_FLAG_DL_OVERRUN" => Change::Replace("SCHED_FLAG_D_L_OVERRUN".into()),
                 _ => return,
             },
             // Go's encoders write an empty string for what was not given.
@@ -194,6 +197,15 @@ impl Scan {
             _ => return,
         };
         self.repairs.push(Repair { path: self.path.clone(), change });
+    }
+
+    fn number(&mut self, number: u64) {
+        // The specification has 64 bits here, the types have 63; either is more than any memory.
+        if number > i64::MAX as u64
+            && matches!(self.shape().as_slice(), ["linux", "resources", "hugepageLimits", "[]", "limit"])
+        {
+            self.repairs.push(Repair { path: self.path.clone(), change: Change::Replace(i64::MAX.into()) });
+        }
     }
 
     /// The path with `[]` for every index.
@@ -277,7 +289,8 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_i64<E>(self, _: i64) -> Result<(), E> {
         Ok(())
     }
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.scan.number(number);
         Ok(())
     }
     fn visit_f64<E>(self, _: f64) -> Result<(), E> {
@@ -305,8 +318,11 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys: BTreeSet<Cow<'de, str>> = BTreeSet::new();
-        let pids = self.scan.path.len() == 3
-            && matches!(self.scan.shape().as_slice(), ["linux", "resources", "pids"]);
+        let (pids, huge_pages) = match self.scan.path.len() {
+            3 => (self.scan.shape() == ["linux", "resources", "pids"], false),
+            4 => (false, self.scan.shape() == ["linux", "resources", "hugepageLimits", "[]"]),
+            _ => (false, false),
+        };
         while let Some(Key(key)) = map.next_key()? {
             self.scan.path.push(Segment::Key(key.clone().into_owned()));
             if key.contains('\0') {
@@ -318,9 +334,12 @@ impl<'de> Visitor<'de> for Node<'_> {
             map.next_value_seed(Node { scan: self.scan })?;
             self.scan.path.pop();
         }
-        // The types read an absent limit as 0, which would let no process live.
+        // The types read an absent limit as 0, which would let no process live, and no huge page.
         if pids && !keys.contains("limit") {
             self.scan.repairs.push(Repair { path: self.scan.path.clone(), change: Change::Remove });
+        }
+        if huge_pages && !keys.contains("limit") {
+            self.scan.violation("needs a limit".to_string());
         }
         Ok(())
     }

@@ -9,16 +9,14 @@ use crate::namespaces::name as namespace_name;
 use crate::types::{
     Action, BindSource, DeviceKind, IdMap, Identity, InitHook, MountIdMap, Plan, Propagation, Scheduler, Step,
 };
-use crate::{capability_names, cgroup};
+use crate::{capability_names, explain_cgroup};
 
 /// What `--dry-run` prints: heading lines, then the steps of init, numbered as in error messages.
 pub fn explain(plan: &Plan) -> String {
     let mut out = String::new();
-    let mut cgroup_line = cgroup::path_text(&plan.cgroup.path);
-    for limit in cgroup::limits(&plan.cgroup.resources) {
-        cgroup_line.push_str(&format!(", {limit}"));
+    for (word, line) in explain_cgroup::lines(&plan.cgroup) {
+        heading(&mut out, word, &line);
     }
-    heading(&mut out, "cgroup", &cgroup_line);
     heading(&mut out, "spawn", &spawn(plan));
     for (kind, map) in [("uid", &plan.spawn.uid_map), ("gid", &plan.spawn.gid_map)] {
         if !map.is_empty() {

@@ -25,6 +25,14 @@ pub(crate) fn ranges(list: &str) -> Result<Vec<(u32, u32)>, String> {
         .collect()
 }
 
+/// The list again, without the white space that [`ranges`] lets through.
+pub(crate) fn text(ranges: &[(u32, u32)]) -> String {
+    let range = |&(first, last): &(u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.iter().map(range).collect::<Vec<_>>().join(",")
+}
+
 fn number(text: &str) -> Result<u32, String> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     // Too many digits for u32 are more than MAX as well.
@@ -53,6 +61,7 @@ mod tests {
         for bad in ["", "a", "3-1", "1-", "-1", "0-999999", "1,,2", "0-99999999999999999999"] {
             assert!(ranges(bad).is_err(), "{bad}");
         }
+        assert_eq!(text(&[(0, 3), (7, 7)]), "0-3,7");
         assert_eq!(first_missing(&[(0, 2)], "0-1\n"), Some(2));
         assert_eq!(first_missing(&[(0, 2)], "0-7"), None);
         assert_eq!(first_missing(&[(0, 2)], ""), None);

@@ -11,7 +11,9 @@ use oci_spec::runtime::{Process, Spec};
 use crate::check::{Check, shown};
 use crate::namespaces::Namespaces;
 use crate::types;
-use crate::types::{Action, CgroupMode, Host, Namespace, NetDevice, Options, Outside, Plan, Step, Violation};
+use crate::types::{
+    Action, CgroupMode, CgroupPlace, Host, Namespace, NetDevice, Options, Outside, Plan, Step, Violation,
+};
 use crate::{
     capabilities, cgroup, devices, hooks, intel_rdt, memory_policy, mounts, namespaces, net_devices, process,
     rootfs, scheduling, sysctl,
@@ -26,7 +28,7 @@ const MAX_HOSTNAME: usize = 64;
 
 /// Decides everything. `Err` has all violations, in the order in which the topics are planned.
 pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Violation>> {
-    let mut check = Check::default();
+    let mut check = Check { strict: options.strict, ..Check::default() };
     let check_ref = &mut check;
     let linux = spec.linux().as_ref();
 
@@ -39,7 +41,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     let sysctls = sysctl::plan(spec, &namespaces, check_ref);
     let net_devices = net_devices::plan(linux, host, &namespaces, check_ref);
     let intel_rdt = intel_rdt::plan(linux, host, options, check_ref);
-    let cgroup = cgroup::plan(linux, options, check_ref);
+    let cgroup = cgroup::plan(spec, host, options, &namespaces, check_ref);
     let hooks = hooks::plan(spec.hooks().as_ref(), check_ref);
     let annotations = annotations(spec, check_ref);
     let personality = scheduling::personality(linux, check_ref);
@@ -79,7 +81,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         // First, while a failure still has nothing to undo; keys are looked up by the ids of the creator.
         steps.push(add(Action::JoinSessionKeyring { name: format!("_ses.{}", options.id) }, ""));
     }
-    if waits(host, &namespaces, &outside.net_devices) {
+    if waits(host, &namespaces, &outside.net_devices, &cgroup.place) {
         steps.push(add(Action::AwaitRuntime, ""));
     }
     if namespaces.user() {
@@ -155,9 +157,10 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
 }
 
 /// Does the runtime have something to do with the process before it may go on?
-fn waits(host: &Host, namespaces: &Namespaces, net_devices: &[NetDevice]) -> bool {
-    // On a pure cgroup2 host the clone puts the process where it belongs.
+fn waits(host: &Host, namespaces: &Namespaces, net_devices: &[NetDevice], cgroup: &CgroupPlace) -> bool {
+    // On a pure cgroup2 host the clone puts the process where it belongs, unless systemd does.
     !namespaces.spawn.uid_map.is_empty()
+        || matches!(cgroup, CgroupPlace::Unit(_))
         || matches!(host.cgroup.mode, CgroupMode::Hybrid | CgroupMode::V1)
         || !net_devices.is_empty()
 }

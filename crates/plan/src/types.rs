@@ -105,6 +105,12 @@ pub struct Options {
     /// Value for LISTEN_FDS in the process's environment; 0 leaves it out. LISTEN_PID=1 goes with it.
     pub listen_fds: u32,
     pub systemd_cgroup: bool,
+    /// [`CgroupPlan::leaf`].
+    pub cgroup_leaf: bool,
+    /// What the host cannot do is a violation, not a warning.
+    pub strict: bool,
+    /// Annotations that change what is done are followed.
+    pub allow_annotations: bool,
     /// create + start in one command: the process is not parked, and hears the start on the control socket.
     pub run: bool,
 }
@@ -191,8 +197,23 @@ pub struct IdMap {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupPlan {
-    pub path: CgroupPath,
+    pub place: CgroupPlace,
     pub resources: Resources,
+    /// Host uid that gets the cgroup's delegatable files (cgroups(7) "Delegation"); None leaves them the
+    /// caller's. Set under the three conditions of runtime-spec config-linux.md "Cgroup ownership" only.
+    pub owner: Option<u32>,
+    /// cgroup2 only: the container's first process ends up in a sub-cgroup of this name, so that a systemd or
+    /// an engine inside may enable controllers in the container's own (no processes in inner cgroups).
+    pub leaf: Option<String>,
+}
+
+/// Who makes the cgroup, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CgroupPlace {
+    /// The runtime itself (cgroupfs driver).
+    Directory(CgroupPath),
+    /// systemd, as a transient unit (systemd driver).
+    Unit(SystemdUnit),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,23 +224,142 @@ pub enum CgroupPath {
     Relative(String),
 }
 
-/// The limits this version applies. Absent members are left at what the kernel starts with.
-/// Sources: runtime-spec config-linux.md "Control groups"; kernel Documentation/admin-guide/cgroup-v2.rst.
+/// A transient unit: `<prefix>-<name>.scope` in a slice, or a slice of its own (systemd.scope(5),
+/// systemd.slice(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemdUnit {
+    /// `system.slice`, `a-b.slice`; `-.slice` is the root.
+    pub slice: String,
+    /// With its suffix: `docker-abc.scope`, or `name.slice`.
+    pub name: String,
+    /// `oar container web`.
+    pub description: String,
+    /// The calling user's manager instead of the system's.
+    pub user: bool,
+    /// Of `org.systemd.property.*` annotations, in order of name: property, and its value as GVariant text.
+    pub properties: Vec<(String, String)>,
+}
+
+/// What the container may use. Absent and empty members are left at what the kernel starts with.
+/// Sources: runtime-spec config-linux.md "Control groups"; kernel Documentation/admin-guide/cgroup-v2.rst and
+/// cgroup-v1/. Values are those of the document; the cgroup crate converts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
     /// Bytes; -1 is no limit.
     pub memory_limit: Option<i64>,
-    /// Bytes.
+    /// Bytes; -1 is no limit.
     pub memory_reservation: Option<i64>,
     /// Memory and swap together, bytes; -1 is no limit.
     pub memory_swap: Option<i64>,
+    /// 0 to 100 (v1 only).
+    pub memory_swappiness: Option<u64>,
+    /// v1 only.
+    pub disable_oom_killer: Option<bool>,
+    /// A memory limit at or below what is used already is refused.
+    pub check_before_update: bool,
     pub cpu_shares: Option<u64>,
     /// Microseconds in each period; -1 is no limit.
     pub cpu_quota: Option<i64>,
     /// Microseconds.
     pub cpu_period: Option<u64>,
+    /// Microseconds.
+    pub cpu_burst: Option<u64>,
+    /// Microseconds (v1 only).
+    pub cpu_realtime_runtime: Option<i64>,
+    /// Microseconds (v1 only).
+    pub cpu_realtime_period: Option<u64>,
+    pub cpu_idle: Option<bool>,
+    /// A list as `0-3,7`.
+    pub cpus: Option<String>,
+    /// A list as `0-1`.
+    pub mems: Option<String>,
     /// -1 is no limit.
     pub pids_limit: Option<i64>,
+    pub block_io: BlockIo,
+    /// (page size as `2MB`, bytes); each size once.
+    pub hugepage_limits: Vec<(String, u64)>,
+    /// v1 only.
+    pub network_class_id: Option<u32>,
+    /// (interface, priority); v1 only.
+    pub network_priorities: Vec<(String, u32)>,
+    /// In order of device name.
+    pub rdma: Vec<Rdma>,
+    /// Files of cgroup2 and what is written to them, after everything else, in order of name.
+    pub unified: Vec<(String, String)>,
+    /// What may be done with device nodes, in order: for each of the accesses, the last rule that speaks of
+    /// the device and of the access decides. The first rule denies everything unless the document's own first
+    /// rule speaks of everything; the runtime's own devices are at the end. Empty: no change (an update).
+    pub devices: Vec<DeviceRule>,
+    /// The caller may be refused to filter devices and goes on without: in a user namespace, where no usable
+    /// device node can be made either.
+    pub devices_optional: bool,
+}
+
+/// `linux.resources.blockIO`. Weights are 10 to 1000.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BlockIo {
+    pub weight: Option<u16>,
+    /// v1 only.
+    pub leaf_weight: Option<u16>,
+    pub weight_device: Vec<WeightDevice>,
+    /// Bytes per second.
+    pub read_bps: Vec<Throttle>,
+    pub write_bps: Vec<Throttle>,
+    /// Operations per second.
+    pub read_iops: Vec<Throttle>,
+    pub write_iops: Vec<Throttle>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightDevice {
+    pub major: u32,
+    pub minor: u32,
+    pub weight: Option<u16>,
+    /// v1 only.
+    pub leaf_weight: Option<u16>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttle {
+    pub major: u32,
+    pub minor: u32,
+    /// 0 is no limit.
+    pub rate: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rdma {
+    pub device: String,
+    pub hca_handles: Option<u32>,
+    pub hca_objects: Option<u32>,
+}
+
+/// One entry of `linux.resources.devices`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceRule {
+    pub allow: bool,
+    pub kind: DeviceRuleKind,
+    /// None is every one.
+    pub major: Option<u32>,
+    /// None is every one.
+    pub minor: Option<u32>,
+    pub access: DeviceAccess,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceRuleKind {
+    /// Blocks and characters. Planned rules of this kind have no numbers and every access; a document's "all
+    /// types" with a number or fewer accesses is planned as a rule for each kind.
+    All,
+    Block,
+    Character,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeviceAccess {
+    pub read: bool,
+    pub write: bool,
+    pub mknod: bool,
 }
 
 /// What the runtime does to the new process from outside.

@@ -15,6 +15,7 @@ use serde_json::json;
 
 const DEFAULT: &[u8] = include_bytes!("data/default.json");
 const DOCKER: &[u8] = include_bytes!("data/docker.json");
+const RESOURCES: &[u8] = include_bytes!("data/resources-systemd.json");
 
 #[track_caller]
 fn errors(document: impl AsRef<[u8]>) -> Vec<String> {
@@ -226,6 +227,19 @@ fn go_spellings_of_absent() {
     assert!(resources.devices().as_ref().unwrap()[0].typ().is_none());
 }
 
+/// The types' crate has one bit less than the specification, and no way to tell 0 from nothing.
+#[test]
+fn huge_page_limits() {
+    let limit = |entry: serde_json::Value| with(&[("/linux/resources", json!({"hugepageLimits": [entry]}))]);
+    let most = limit(json!({"pageSize": "2MB", "limit": u64::MAX}));
+    let (spec, warnings) = parse(most.to_string().as_bytes()).unwrap();
+    let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+    assert_eq!(resources.hugepage_limits().as_ref().unwrap()[0].limit(), i64::MAX);
+    assert!(warnings.is_empty());
+    let missing = limit(json!({"pageSize": "2MB"})).to_string();
+    error(missing, &["linux.resources.hugepageLimits[0]: needs a limit"]);
+}
+
 #[test]
 fn long_and_hostile_values_stay_one_line() {
     let long = format!("\"\\u001b[31m\\n{}\"", "x".repeat(100_000));
@@ -280,6 +294,56 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Each field of the resources exchanged for a value at or beyond its limits, on every kind of host.
+    #[test]
+    fn exchanged_resources_never_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), resource_value()), 1..6),
+        systemd: bool, strict: bool,
+    ) {
+        let mut document: serde_json::Value = serde_json::from_slice(RESOURCES).unwrap();
+        for (at, value) in changes {
+            let mut leaves = Vec::new();
+            pointers(&document["linux"], "/linux".to_string(), &mut leaves);
+            let pointer = &leaves[at.index(leaves.len())];
+            *document.pointer_mut(pointer).unwrap() = value;
+        }
+        let options = coracle_plan::Options {
+            systemd_cgroup: systemd, strict, cgroup_leaf: true, allow_annotations: true, ..facts::options()
+        };
+        for host in [facts::host(), facts::hybrid(), facts::v1(), facts::user()] {
+            outcome_on(document.to_string().as_bytes(), &host, &options);
+        }
+    }
+}
+
+fn resource_value() -> impl Strategy<Value = serde_json::Value> {
+    prop_oneof![
+        any::<i64>().prop_map(|n| json!(n)),
+        any::<u64>().prop_map(|n| json!(n)),
+        (-3i64..5000).prop_map(|n| json!(n)),
+        "[a-z0-9:=./\\n -]{0,12}(\\.slice)?(:[a-z.-]{0,6}){0,2}".prop_map(|text| json!(text)),
+        prop::sample::select(vec![
+            json!(null),
+            json!(true),
+            json!(""),
+            json!("p"),
+            json!("a"),
+            json!("2MB"),
+            json!("0-3,7"),
+            json!([]),
+            json!({}),
+            json!([{}]),
+            json!([null]),
+            json!({"cgroup.procs": "1"}),
+            json!({"a.b": "\n"}),
+            json!(1.5),
+        ]),
+    ]
+}
+
 /// Every place of a document, as a JSON pointer.
 fn pointers(value: &serde_json::Value, at: String, found: &mut Vec<String>) {
     match value {
@@ -296,9 +360,11 @@ fn pointers(value: &serde_json::Value, at: String, found: &mut Vec<String>) {
 
 /// Either a plan that can be printed, or reasons that can.
 fn outcome_is_sound(document: &[u8]) {
-    let outcome =
-        parse(document).and_then(|(spec, _)| coracle_plan::plan(&spec, &facts::host(), &facts::options()));
-    match outcome {
+    outcome_on(document, &facts::host(), &facts::options());
+}
+
+fn outcome_on(document: &[u8], host: &coracle_plan::Host, options: &coracle_plan::Options) {
+    match parse(document).and_then(|(spec, _)| coracle_plan::plan(&spec, host, options)) {
         Ok(plan) => {
             let text = coracle_plan::explain(&plan);
             let headings = text.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_lowercase())).count();

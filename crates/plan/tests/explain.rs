@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Golden files of `--dry-run`: two documents that the world is full of, and what they come to.
+//! Golden files of `--dry-run`: documents that the world is full of, and what they come to.
 //!
 //! Never writes a file unless BLESS is set. Data is in tests/data.
 
@@ -9,7 +9,7 @@
 mod facts;
 
 use coracle_plan::{Host, Options, TerminalTo, explain, parse, plan};
-use facts::{host, hybrid, options, user};
+use facts::{host, hybrid, options, user, v1};
 
 #[track_caller]
 fn golden(document: &str, wanted: &str, host: &Host, options: &Options) {
@@ -57,4 +57,21 @@ fn the_document_of_an_ordinary_user() {
 #[test]
 fn what_docker_writes() {
     golden("docker.json", "docker.txt", &host(), &options());
+}
+
+#[test]
+fn every_resource_on_cgroup_v1() {
+    golden("resources.json", "resources-v1.txt", &v1(), &options());
+}
+
+/// The same document: what v1 alone can do is left out with a warning, and `unified` is possible.
+#[test]
+fn every_resource_on_cgroup_v2_under_systemd() {
+    let options = Options { systemd_cgroup: true, cgroup_leaf: true, allow_annotations: true, ..options() };
+    golden("resources-systemd.json", "resources-systemd.txt", &host(), &options);
+}
+
+#[test]
+fn the_document_of_an_ordinary_user_under_systemd() {
+    golden("rootless.json", "rootless-systemd.txt", &user(), &Options { systemd_cgroup: true, ..console() });
 }

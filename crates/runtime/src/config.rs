@@ -54,6 +54,9 @@ pub(crate) fn decide(id: &Id, options: &CreateOptions, foreground: bool, run: bo
             preserve_fds: options.preserve_fds,
             listen_fds: options.listen_fds,
             systemd_cgroup: options.systemd_cgroup,
+            cgroup_leaf: options.cgroup_leaf,
+            strict: options.strict,
+            allow_annotations: options.allow_annotations,
             run,
         },
     );

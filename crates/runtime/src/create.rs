@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use coracle_cgroup::{Cgroup, Location};
-use coracle_plan::{Action, Namespace, Plan};
+use coracle_plan::{Action, Namespace, Plan, Warning};
 use coracle_program::MessageKind;
 use coracle_sys::clone::{self, Spawn, Stage};
 use coracle_sys::{Fd, fd, process, socket};
@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen};
 
+use crate::cgroup::{self, Driver};
 use crate::config::{self, Decided};
 use crate::error::{Code, Error, Result, words};
 use crate::foreground::{self, ExitStatus, Signals};
@@ -28,9 +29,6 @@ use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, s
 
 /// The program that becomes every container's first process.
 const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
-
-/// How long a cgroup may take to become empty once everything in it was killed.
-pub(crate) const EMPTY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What create takes beside the bundle's config.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +47,14 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// How many of them are announced in LISTEN_FDS.
     pub listen_fds: u32,
+    /// systemd makes the cgroup, as a transient unit.
     pub systemd_cgroup: bool,
+    /// cgroup2: the process ends up in a sub-cgroup `init`, so that systemd or an engine inside may enable controllers.
+    pub cgroup_leaf: bool,
+    /// What this host cannot do of the config is an error, not a warning.
+    pub strict: bool,
+    /// Follow annotations that change what is done (`org.systemd.property.*`).
+    pub allow_annotations: bool,
 }
 
 /// What run takes beside that.
@@ -159,14 +164,14 @@ impl Runtime {
         }
         let decided = config::decide(id, options, foreground, run)?;
         let sockets = Sockets::connect(options)?;
-        let location = coracle_cgroup::locate(&decided.host.cgroup, &decided.plan.cgroup.path, id.as_str())
-            .map_err(cgroup_error)?;
+        let driver = Driver::of(&decided.plan.cgroup)?;
+        let location = driver.locate(&decided)?;
         let joined = namespaces::open(&decided.plan.spawn)?;
 
         self.make_root()?;
         let directory = Directory::claim(&self.root, id)?;
         let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
-        match attempt.proceed(&decided, location, options, sockets, &joined, signals) {
+        match attempt.proceed(&decided, location, driver, options, sockets, &joined, signals) {
             Ok((record, control, terminal, warnings)) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
                     Ok(Ready { directory, record, child, control, terminal, warnings })
@@ -207,6 +212,7 @@ impl Attempt {
         &mut self,
         decided: &Decided,
         location: Location,
+        mut driver: Driver<'_>,
         options: &CreateOptions,
         mut sockets: Sockets,
         joined: &[OwnedFd],
@@ -225,9 +231,11 @@ impl Attempt {
         self.directory.write(&record)?;
         self.directory.write_config(&decided.document)?;
 
-        let cgroup = location.create(&plan.cgroup.resources).map_err(cgroup_error)?;
-        let cgroup = self.cgroup.insert(cgroup);
-        record.cgroup = cgroup.location().clone();
+        let mut warnings = warnings(plan);
+        if matches!(driver, Driver::Cgroupfs) {
+            let made = location.create(&plan.cgroup.resources).map_err(cgroup::error)?;
+            warnings.extend(cgroup::delegate(self.cgroup.insert(made), decided));
+        }
 
         let parks = plan.steps.iter().any(|step| matches!(step.action, Action::AwaitStart { parked: true }));
         let listener = parks.then(|| listen_for_start(&self.directory)).transpose()?;
@@ -238,7 +246,8 @@ impl Attempt {
             let descriptors = Descriptors::raise(plan)?;
             let context = lower::Context {
                 plan,
-                cgroup,
+                location: &location,
+                cgroup: self.cgroup.as_ref(),
                 privileged: decided.host.privileged,
                 control: theirs.as_raw_fd(),
                 listener: listener.as_ref().map_or(-1, AsRawFd::as_raw_fd),
@@ -246,14 +255,26 @@ impl Attempt {
                 joined,
             };
             // On v1 the thread itself goes in, so that the child is born there: moving a process takes 10 ms.
-            let entered = cgroup.enter().map_err(cgroup_error)?;
+            let entered = self.cgroup.as_ref().map(Cgroup::enter).transpose().map_err(cgroup::error)?;
             let child = self.child.insert(spawn(&context)?);
             if let Some(before) = &descriptors {
                 before.give_back(child.pid)?;
             }
-            entered.leave(Some(child.pid)).map_err(cgroup_error)?;
+            if let Some(entered) = entered {
+                entered.leave(Some(child.pid)).map_err(cgroup::error)?;
+            }
             (ours, child)
         };
+        if matches!(driver, Driver::Systemd { .. }) {
+            driver.start(&plan.cgroup, child.pid)?;
+            // Ours from here on, to be taken back with the rest.
+            self.cgroup = Some(location.open());
+            let made = location.create(&plan.cgroup.resources).map_err(cgroup::error)?;
+            made.settle(child.pid).map_err(cgroup::error)?;
+            warnings.extend(cgroup::delegate(self.cgroup.insert(made), decided));
+        }
+        let cgroup = self.cgroup.as_ref().ok_or_else(|| Error::new(Code::System, "no cgroup was made"))?;
+        record.cgroup = cgroup.location().clone();
         drop(listener);
         let hook_output = hook_output.map(|(read, _)| read);
 
@@ -279,14 +300,6 @@ impl Attempt {
         let state =
             |status| hooks::state_document(&plan.id, status, child.pid, &plan.bundle, &plan.annotations);
         let mut terminal = None;
-        let mut warnings: Vec<String> = plan
-            .warnings
-            .iter()
-            .map(|warning| match warning.place.as_str() {
-                "" => warning.text.clone(),
-                place => format!("{place}: {}", warning.text),
-            })
-            .collect();
         loop {
             if let Some(signals) = signals {
                 signals.wait_for(control.as_raw_fd())?;
@@ -339,6 +352,7 @@ impl Attempt {
             })?;
         }
         give_stdio(plan, child.pid)?;
+        cgroup::move_to_leaf(cgroup, decided, child.pid)?;
         let start_time = match status::stat(child.pid)? {
             Some((_, start_time)) => start_time,
             None => return Err(died(child, Some(cgroup))),
@@ -371,7 +385,7 @@ impl Attempt {
             }
         }
         if let Some(cgroup) = &self.cgroup {
-            left.extend(delete::remove_cgroup(cgroup).err().map(|error| error.message));
+            left.extend(cgroup::remove(cgroup).err().map(|error| error.message));
         }
         if let Some(Rdt { resctrl, plan, applied }) = &self.rdt {
             let removed = rdt::remove(plan, resctrl, self.directory.id(), *applied);
@@ -425,6 +439,15 @@ pub(crate) fn poststart(record: &Record) -> Result<()> {
         hooks::run(hook, &state, None)?;
     }
     Ok(())
+}
+
+/// What the plan has to tell, each with its place in the document.
+fn warnings(plan: &Plan) -> Vec<String> {
+    let line = |warning: &Warning| match warning.place.as_str() {
+        "" => warning.text.clone(),
+        place => format!("{place}: {}", warning.text),
+    };
+    plan.warnings.iter().map(line).collect()
 }
 
 fn intent(
@@ -484,7 +507,7 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
     let child = clone::spawn(&Spawn {
         namespaces: namespaces::flags(&plan.spawn),
         join: &join,
-        cgroup: context.cgroup.clone_fd().map(|fd| fd.as_raw_fd()),
+        cgroup: context.cgroup.and_then(Cgroup::clone_fd).map(|fd| fd.as_raw_fd()),
         time_offsets: &offsets,
         program: init.as_raw_fd(),
         args: &[c"oar-init", &number],
@@ -666,10 +689,6 @@ fn move_devices(plan: &Plan, pid: i32) -> Result<()> {
             .map_err(|error| Error::new(Code::System, format!("{}: {error}", device.place)))?;
     }
     Ok(())
-}
-
-pub(crate) fn cgroup_error(error: coracle_cgroup::Error) -> Error {
-    Error::new(Code::Cgroup, error.to_string())
 }
 
 fn check_pid_file(path: &Path) -> Result<()> {

@@ -3,10 +3,11 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use coracle_cgroup::Cgroup;
+use coracle_plan::CgroupPlace;
 use coracle_sys::fd;
 
-use crate::create::{EMPTY_DEADLINE, cgroup_error, signal};
+use crate::cgroup::{self, EMPTY_DEADLINE};
+use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::{Directory, Rdt, Record};
 use crate::status::{self, Status};
@@ -20,28 +21,18 @@ pub(crate) fn poststop(record: &Record) -> Vec<String> {
     results.filter_map(|result| result.err().map(|error| error.message)).collect()
 }
 
-/// Kill what is left in a cgroup and remove it. A missing one is a success.
-pub(crate) fn remove_cgroup(cgroup: &Cgroup) -> Result<()> {
-    if cgroup.populated().map_err(cgroup_error)? {
-        cgroup.kill().map_err(cgroup_error)?;
-        cgroup.thaw().map_err(cgroup_error)?;
-        cgroup.wait_empty(EMPTY_DEADLINE).map_err(cgroup_error)?;
-    }
-    cgroup.remove(EMPTY_DEADLINE).map_err(cgroup_error)
-}
-
 /// The record says nothing any more. The copy of the config beside it still tells where the cgroup is, and what is in
 /// the cgroup is the container's.
 fn remove_unrecorded(directory: &Directory) -> Result<()> {
     let Some((spec, _)) = directory.read_config()?.and_then(|text| coracle_plan::parse(&text).ok()) else {
         return Ok(());
     };
-    let host = coracle_cgroup::host().map_err(cgroup_error)?;
-    let path = coracle_plan::cgroup_path(&spec, directory.id());
-    let mut location = coracle_cgroup::locate(&host, &path, directory.id()).map_err(cgroup_error)?;
+    let host = coracle_cgroup::host().map_err(cgroup::error)?;
+    let place = CgroupPlace::Directory(coracle_plan::cgroup_path(&spec, directory.id()));
+    let mut location = coracle_cgroup::locate(&host, &place, directory.id(), "").map_err(cgroup::error)?;
     // It looks as if it had been there before, but the container is the one that it was made for.
     location.adopted.clear();
-    remove_cgroup(&location.open())
+    cgroup::remove(&location.open())
 }
 
 /// A pid file that a killed create left half written.
@@ -96,10 +87,10 @@ impl Runtime {
             return Err(Error::new(Code::State, text).hint("`delete --force` kills it first"));
         }
         let mut warnings = nothing();
-        let cgroup = record.cgroup.open();
+        let group = record.cgroup.open();
         if let Some(pidfd) = &pidfd {
             signal(pidfd.as_fd(), libc::SIGKILL)?;
-            cgroup.thaw().map_err(cgroup_error)?;
+            group.thaw().map_err(cgroup::error)?;
             let patience = EMPTY_DEADLINE.as_millis() as i32;
             let ended = fd::wait_readable(pidfd.as_raw_fd(), Some(patience))
                 .map_err(|error| Error::system("wait for the container's process", errno(error)))?;
@@ -110,13 +101,14 @@ impl Runtime {
                 return Err(Error::new(Code::Busy, text));
             }
         }
-        if record.process.is_some() || record.cgroup.adopted.is_empty() {
-            remove_cgroup(&cgroup)?;
+        // A record without a process: the creator died, and its init with it, before it could tell whether a cgroup that
+        // was there was free to take, or whether systemd gave it the unit. Whoever is in there was there before.
+        let uncertain = !record.cgroup.adopted.is_empty() || record.cgroup.unit.is_some();
+        if record.process.is_some() || !uncertain {
+            cgroup::remove(&group)?;
         } else {
-            // The creator died before it could tell whether the cgroup, which was there, was free to take. Its init
-            // died with it, so whoever is in there now was there before.
-            match cgroup.wait_empty(EMPTY_DEADLINE) {
-                Ok(()) => cgroup.remove(EMPTY_DEADLINE).map_err(cgroup_error)?,
+            match group.wait_empty(EMPTY_DEADLINE) {
+                Ok(()) => group.remove(EMPTY_DEADLINE).map_err(cgroup::error)?,
                 Err(error) => warnings.push(format!("cgroup left alone: {error}")),
             }
         }

@@ -22,9 +22,9 @@ pub fn features() -> Value {
             "cgroup": {
                 "v1": true,
                 "v2": true,
-                "systemd": false,
-                "systemdUser": false,
-                "rdma": false,
+                "systemd": true,
+                "systemdUser": true,
+                "rdma": true,
             },
             "seccomp": {"enabled": false},
             "apparmor": {"enabled": true},
@@ -72,7 +72,7 @@ mod tests {
         let typed: oci_spec::runtime::Features = serde_json::from_value(features()).unwrap();
         let linux = typed.linux().as_ref().unwrap();
         assert_eq!(linux.seccomp().as_ref().unwrap().enabled(), &Some(false));
-        assert_eq!(linux.cgroup().as_ref().unwrap().systemd(), &Some(false));
+        assert_eq!(linux.cgroup().as_ref().unwrap().systemd(), &Some(true));
         assert_eq!(linux.intel_rdt().as_ref().unwrap().monitoring(), &Some(true));
         assert!(!linux.memory_policy().as_ref().unwrap().modes().as_ref().unwrap().is_empty());
     }

@@ -3,7 +3,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::create::{cgroup_error, signal};
+use crate::cgroup;
+use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::Directory;
 use crate::status::{self, Status};
@@ -22,19 +23,19 @@ impl Runtime {
             }
             (_, Some(record)) => record,
         };
-        let cgroup = record.cgroup.open();
+        let group = record.cgroup.open();
         if all {
             if wanted == Signal::KILL {
-                cgroup.kill().map_err(cgroup_error)?;
+                group.kill().map_err(cgroup::error)?;
             } else {
                 // Held first, then listed once more: a number that is still there means the process that is held.
-                let held: Vec<(i32, OwnedFd)> = cgroup
+                let held: Vec<(i32, OwnedFd)> = group
                     .pids()
-                    .map_err(cgroup_error)?
+                    .map_err(cgroup::error)?
                     .into_iter()
                     .filter_map(|pid| Some((pid, coracle_sys::process::pidfd_open(pid).ok()?.into())))
                     .collect();
-                let still = cgroup.pids().map_err(cgroup_error)?;
+                let still = group.pids().map_err(cgroup::error)?;
                 for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
                     signal(process.as_fd(), wanted.number())?;
                 }
@@ -50,7 +51,7 @@ impl Runtime {
         }
         if wanted == Signal::KILL && status == Status::Paused {
             // cgroup2 kills frozen processes, the v1 freezer does not.
-            cgroup.thaw().map_err(cgroup_error)?;
+            group.thaw().map_err(cgroup::error)?;
         }
         Ok(())
     }

@@ -4,10 +4,12 @@
 //! [`Runtime`] has the verbs. A container's first process is a small program of its own, embedded here, so a caller
 //! may be large and have threads: nothing of it is copied into the container.
 
+mod cgroup;
 mod config;
 mod create;
 mod delete;
 mod error;
+mod events;
 mod features;
 mod foreground;
 mod hooks;
@@ -34,6 +36,7 @@ use nix::errno::Errno;
 
 pub use create::{CreateOptions, Created, RunOptions};
 pub use error::{Code, Error, Result, words};
+pub use events::{NetworkInterface, Statistics};
 pub use features::features;
 pub use foreground::ExitStatus;
 pub use id::Id;

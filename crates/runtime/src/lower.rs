@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use coracle_cgroup::Cgroup;
+use coracle_cgroup::{Cgroup, Location};
 use coracle_plan::*;
 use coracle_program::{
     Bytes, Header, List, MOUNT_COPY_UP, MOUNT_ID_MAP_BELOW, MOUNT_KEEP, MOUNT_MODE_OF_TARGET, Op, Writer,
@@ -33,7 +33,10 @@ pub(crate) struct Lowered {
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
     pub plan: &'a Plan,
-    pub cgroup: &'a Cgroup,
+    /// Where the container's cgroup is, or will be.
+    pub location: &'a Location,
+    /// Absent while systemd still has to make it: the process is then moved there before its first step.
+    pub cgroup: Option<&'a Cgroup>,
     /// The caller may mount in its own namespace: then sources are opened here, with its rights.
     pub privileged: bool,
     pub control: i32,
@@ -388,16 +391,18 @@ impl Lowering<'_> {
     }
 
     fn bind(&mut self, number: u16, bind: &Bind) -> Result<(), Trouble> {
-        let source = match &bind.source {
-            BindSource::Path(path) => path.clone(),
-            BindSource::OwnCgroup => self.own_cgroup(None)?,
-            BindSource::OwnV1Cgroup { mount_point } => self.own_cgroup(Some(mount_point))?,
+        let (source, is_there) = match &bind.source {
+            BindSource::Path(path) => (path.clone(), true),
+            BindSource::OwnCgroup => (self.own_cgroup(None)?, self.context.cgroup.is_some()),
+            BindSource::OwnV1Cgroup { mount_point } => {
+                (self.own_cgroup(Some(mount_point))?, self.context.cgroup.is_some())
+            }
         };
         let target = c_string(&bind.target)?;
         let source = c_string(&source)?;
         let (propagation, propagation_below) = propagations(&bind.propagation);
         let Attributes { set, clear, recursive_set, recursive_clear } = bind.attributes;
-        if !self.context.privileged {
+        if !self.context.privileged || !is_there {
             let op = Op::Bind {
                 source: &source,
                 target: &target,
@@ -449,7 +454,7 @@ impl Lowering<'_> {
 
     /// The container's own directory in cgroup2, or in the v1 hierarchy that is mounted there.
     fn own_cgroup(&self, v1: Option<&str>) -> Result<String, Error> {
-        let directories = self.context.cgroup.directories();
+        let directories = self.context.location.directories();
         let wanted = directories.iter().find(|directory| match v1 {
             None => directory.controllers.is_empty(),
             Some(mount_point) => directory.mount_point == Path::new(mount_point),

@@ -12,6 +12,7 @@ extern crate std;
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("coracle-sys has the system call entry of x86_64 Linux only");
 
+pub mod bpf;
 pub mod clone;
 pub mod errno;
 pub mod fd;

@@ -71,6 +71,25 @@ pub(crate) fn hybrid() -> Host {
     }
 }
 
+/// v1 alone, with every controller.
+pub(crate) fn v1() -> Host {
+    let controllers =
+        ["memory", "cpu", "cpuset", "pids", "blkio", "devices", "hugetlb", "net_cls", "net_prio"];
+    let hierarchy = |controller: &str| V1Hierarchy {
+        mount_point: format!("/sys/fs/cgroup/{controller}"),
+        controllers: vec![controller.to_string()],
+    };
+    Host {
+        cgroup: CgroupHost {
+            mode: CgroupMode::V1,
+            unified: String::new(),
+            unified_controllers: Vec::new(),
+            v1: controllers.map(hierarchy).to_vec(),
+        },
+        ..host()
+    }
+}
+
 pub(crate) fn options() -> Options {
     Options {
         id: "web".into(),
@@ -81,6 +100,9 @@ pub(crate) fn options() -> Options {
         preserve_fds: 0,
         listen_fds: 0,
         systemd_cgroup: false,
+        cgroup_leaf: false,
+        strict: false,
+        allow_annotations: false,
         run: false,
     }
 }
@@ -198,7 +220,12 @@ pub(crate) fn refuses_on(document: &Value, host: &Host, options: &Options, place
 /// A warning with this text is given, and the document is planned.
 #[track_caller]
 pub(crate) fn warns(document: &Value, text: &str) -> Plan {
-    let plan = planned(document);
+    warns_on(document, &host(), text)
+}
+
+#[track_caller]
+pub(crate) fn warns_on(document: &Value, host: &Host, text: &str) -> Plan {
+    let plan = planned_on(document, host, &options());
     let warnings: Vec<String> = plan.warnings.iter().map(ToString::to_string).collect();
     assert!(warnings.iter().any(|warning| warning.contains(text)), "wanted {text:?}, got {warnings:#?}");
     plan

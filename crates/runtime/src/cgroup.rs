@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The container's cgroup between the plan and the crate that makes it: by whom, when, for whom, and its removal.
+//!
+//! Writes no file of a cgroup itself. From the plan's place to a [`Location`] for the record, and from there to an
+//! open [`Cgroup`] that create and delete work with.
+
+use std::path::Path;
+use std::time::Duration;
+
+use coracle_cgroup::{Cgroup, Location, Systemd};
+use coracle_plan::{CgroupPlace, CgroupPlan, SystemdUnit};
+
+use crate::config::Decided;
+use crate::error::{Code, Error, Result};
+
+/// How long a cgroup may take to become empty once everything in it was killed.
+pub(crate) const EMPTY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Who makes the container's cgroup.
+pub(crate) enum Driver<'a> {
+    /// We do, with its limits, before the process exists: it is born there.
+    Cgroupfs,
+    /// systemd does, around the process that waits for it in our own cgroup.
+    Systemd { unit: &'a SystemdUnit, manager: Systemd, root: String },
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn of(plan: &'a CgroupPlan) -> Result<Driver<'a>> {
+        let CgroupPlace::Unit(unit) = &plan.place else { return Ok(Driver::Cgroupfs) };
+        let mut manager = Systemd::connect(unit.user).map_err(error)?;
+        let root = manager.control_group().map_err(error)?;
+        Ok(Driver::Systemd { unit, manager, root })
+    }
+
+    /// Where it will be; nothing is made.
+    pub(crate) fn locate(&self, decided: &Decided) -> Result<Location> {
+        let manager = match self {
+            Driver::Cgroupfs => "",
+            Driver::Systemd { root, .. } => root,
+        };
+        let plan = &decided.plan;
+        coracle_cgroup::locate(&decided.host.cgroup, &plan.cgroup.place, &plan.id, manager).map_err(error)
+    }
+
+    /// The unit with the process in it. Until this has succeeded no unit of that name is ours.
+    pub(crate) fn start(&mut self, plan: &CgroupPlan, pid: i32) -> Result<()> {
+        let Driver::Systemd { unit, manager, root } = self else { return Ok(()) };
+        let given = manager.start(unit, &plan.resources, pid).map_err(error)?;
+        let asked = Path::new("/").join(root.trim_start_matches('/')).join(coracle_cgroup::path_of(unit));
+        if Path::new(&given) == asked {
+            return Ok(());
+        }
+        let mut text =
+            format!("systemd has put {} at {given}, and {} was asked for", unit.name, asked.display());
+        if let Err(error) = manager.stop(&unit.name) {
+            text = format!("{text}; and clean-up failed: {error}");
+        }
+        Err(Error::new(Code::Cgroup, text))
+    }
+}
+
+/// Hands the cgroup to the owner that the plan names. A caller who may not give files away keeps them: a warning.
+pub(crate) fn delegate(cgroup: &Cgroup, decided: &Decided) -> Option<String> {
+    let owner = decided.plan.cgroup.owner.filter(|owner| *owner != decided.host.euid)?;
+    let refused = cgroup.delegate(owner).err()?;
+    Some(format!("the container cannot manage its cgroup: {refused}"))
+}
+
+/// The process into a sub-cgroup, when that was asked for. Only once it has made its view of the cgroup tree.
+pub(crate) fn move_to_leaf(cgroup: &Cgroup, decided: &Decided, pid: i32) -> Result<()> {
+    let Some(name) = &decided.plan.cgroup.leaf else { return Ok(()) };
+    let owner = decided.plan.cgroup.owner.filter(|owner| *owner != decided.host.euid);
+    cgroup.move_to_leaf(name, pid, owner).map_err(error)
+}
+
+/// Kill what is left in a cgroup and remove it, with its unit. A missing one is a success.
+pub(crate) fn remove(cgroup: &Cgroup) -> Result<()> {
+    if cgroup.populated().map_err(error)? {
+        cgroup.kill().map_err(error)?;
+        cgroup.thaw().map_err(error)?;
+        cgroup.wait_empty(EMPTY_DEADLINE).map_err(error)?;
+    }
+    if let Some(unit) = &cgroup.location().unit {
+        Systemd::connect(unit.user).and_then(|mut manager| manager.stop(&unit.name)).map_err(error)?;
+    }
+    cgroup.remove(EMPTY_DEADLINE).map_err(error)
+}
+
+pub(crate) fn error(error: coracle_cgroup::Error) -> Error {
+    Error::new(Code::Cgroup, error.to_string())
+}
