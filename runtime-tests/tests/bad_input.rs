@@ -686,10 +686,7 @@ fn b089_to_b096_resources() {
                 (
                     "B-92",
                     "/linux/resources/memory",
-                    vec![
-                        json!({"limit": 67_108_864, "swap": 33_554_432}),
-                        json!({"limit": 33_554_432, "reservation": 67_108_864}),
-                    ],
+                    vec![json!({"limit": 67_108_864, "swap": 33_554_432}), json!({"swap": 33_554_432})],
                     &["linux.resources.memory"],
                 ),
                 (
@@ -704,7 +701,18 @@ fn b089_to_b096_resources() {
                     ],
                     &["linux.resources.cpu"],
                 ),
-                ("B-96", "/linux/resources/pids/limit", vec![json!(-2)], &["linux.resources.pids.limit"]),
+                (
+                    "T-77",
+                    "/linux/resources/unified",
+                    vec![
+                        json!({"../x": "1"}),
+                        json!({"cgroup.procs": "0"}),
+                        json!({"a/b": "1"}),
+                        json!({"memory.max\n": "1"}),
+                        json!({"memory.max": "1\n2"}),
+                    ],
+                    &["linux.resources.unified"],
+                ),
                 (
                     "B-102",
                     "/linux/seccomp",

@@ -40,8 +40,8 @@ fn a_memory_hog_is_killed_at_its_limit() {
     run_case(any().needs(has_controller("memory"), "the memory controller"), |t| {
         let mut b = t.bundle();
         b.set("/linux/resources/memory", hog_limit());
-        // tail keeps what has no line end: 200 MiB of zeroes do not fit. Its end is told, and the shell lives on.
-        b.sh(&format!("head -c 200m /dev/zero | tail > /dev/null; echo hog $?; {IDLE}"));
+        // dd fills a buffer of 200 MiB. Its end is told, and the shell lives on.
+        b.sh(&format!("dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null; echo hog $?; {IDLE}"));
         let c = t.create(&b);
         let cgroups = c.cgroups();
         assert_eq!(cgroups.oom_kills(), 0);
@@ -104,7 +104,7 @@ fn the_swap_limit_is_the_sum() {
                 let mut b = t.bundle();
                 b.set("/linux/resources/memory", json!({"limit": LIMIT, "swap": sum}));
                 b.sh("dd if=/dev/zero of=/dev/shm/fill bs=64k count=768 2>/dev/null");
-                t.run(&b).code
+                t.run_with(&b, &[]).deadline(120).run().code
             };
             assert_eq!(end(LIMIT), 137, "no swap at all");
             assert_eq!(end(2 * LIMIT), 0, "32 MiB of swap");
@@ -179,7 +179,7 @@ fn pids_limit_zero_allows_no_fork() {
         |t| {
             let mut b = t.bundle();
             b.set("/linux/resources/pids", json!({"limit": 0}));
-            b.sh("echo one; (echo two)");
+            b.sh("echo one; (echo two); echo three");
             let out = t.run(&b);
             assert_eq!(out.stdout, "one\n", "{out}");
             assert!(out.code != 0 && out.stderr.contains("fork"), "{out}");
@@ -304,7 +304,8 @@ fn t71_a_later_rule_wins() {
             ]);
             let answer = probed(t, Some(rules), &["c 1 11", "c 1 2"]);
             match answer {
-                Err(out) if v1("devices") => drop(out.failed()),
+                // runc judges by v1's rules on v2 as well.
+                Err(out) if v1("devices") || t.kind == Kind::Runc => drop(out.failed()),
                 answer => assert_eq!(answer.unwrap(), ["c-1-11 mr-", "c-1-2 mrw"]),
             }
         },

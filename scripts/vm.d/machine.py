@@ -80,9 +80,9 @@ class Machine:
         else:
             self.ready()
 
-    def connect(self):
-        end = time.monotonic() + 30
-        for name in ('qmp',) + PORTS:
+    def connect(self, names=('qmp',) + PORTS, seconds=30):
+        end = time.monotonic() + seconds
+        for name in names:
             self.sockets[name] = socket.socket(socket.AF_UNIX)
             while self.sockets[name].connect_ex(f'{self.place}/{name}') != 0:
                 self.alive()
@@ -296,8 +296,9 @@ def up(a):
     machine = Machine(place)
     try:
         started(machine, a, kept=True)
-        with open(f'{place}/kept.json', 'w') as file:
-            json.dump({'pid': machine.process.pid, 'share': bool(a.work)}, file)
+        if a.work:
+            with open(f'{place}/share', 'w'):
+                pass
     except BaseException:
         machine.stop()
         shutil.rmtree(place)
@@ -305,30 +306,22 @@ def up(a):
     return 0
 
 
-def kept(place):
-    with open(f'{place}/kept.json') as file:
-        return json.load(file)
-
-
 def exec_(a):
     place = kept_place(a.name)
     with locked(f'{place}/lock'):
         machine = Machine(place)
         machine.connect()
-        return result(machine, a, kept(place)['share'])
+        return result(machine, a, os.path.exists(f'{place}/share'))
 
 
 def down(a):
     place = kept_place(a.name)
     machine = Machine(place)
-    with contextlib.suppress(OSError, Failure):
-        machine.sockets['qmp'] = socket.socket(socket.AF_UNIX)
-        machine.sockets['qmp'].connect(f'{place}/qmp')
-        machine.qmp_file = machine.sockets['qmp'].makefile('rw')
-        machine.qmp_file.readline()
-        machine.qmp('qmp_capabilities')
+    with contextlib.suppress(OSError, Failure):  # It may have ended by itself.
+        machine.connect(('qmp',), seconds=1)
         machine.qmp('quit')
-    shutil.rmtree(place)
+        machine.qmp_file.read()  # until it has ended
+    shutil.rmtree(place, ignore_errors=True)
     return 0
 
 

@@ -880,6 +880,16 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_is_too_long_is_not_sent() {
+        let (mut connection, _server) = pair();
+        let mut body = Writer::default();
+        body.string(&"x".repeat(MAX_MESSAGE));
+        let long = Call { body, ..hello() };
+        assert_eq!(connection.queue(long), Err(Failure::Broken("the call is too long".to_string())));
+        assert!(connection.unsent.is_empty());
+    }
+
+    #[test]
     fn addresses() {
         let path = |path: &str| Address::Path(path.into());
         assert_eq!(Address::list(b"unix:path=/run/user/0/bus"), [path("/run/user/0/bus")]);

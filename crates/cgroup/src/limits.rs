@@ -391,3 +391,25 @@ fn enable<'a>(
             .map_err(|errno| failed("open cgroup", &level_path, errno))?;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_brought_back_is_told_behind_the_first_error() {
+        let undo = |path: &str, writable: bool| Undo {
+            file: std::fs::File::options().read(true).write(writable).open("/dev/null").unwrap().into(),
+            path: path.into(),
+            lines: vec!["max".to_string()],
+        };
+        let first = || Error::io("set pids limit to \"x\" in", "/c/pids.max", Errno::EINVAL);
+        assert_eq!(write_back(vec![undo("/c/memory.max", true)], first()), first());
+        let error = write_back(vec![undo("/c/memory.max", true), undo("/c/cpu.max", false)], first());
+        assert_eq!(
+            error.to_string(),
+            "update of limits: set pids limit to \"x\" in /c/pids.max: invalid argument; and the old limits are not all \
+             back; write back \"max\" to /c/cpu.max: bad file descriptor"
+        );
+    }
+}

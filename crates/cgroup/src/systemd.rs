@@ -14,7 +14,8 @@
 //! burst, realtime, v1's cpuset.
 //!
 //! Its device filter stands beside ours, and both must allow an access. The list that it gets is therefore
-//! never narrower than ours, only as near as its syntax comes. A user's manager has no rights to make one.
+//! never narrower than ours, only as near as its syntax comes: rules that take a part away again are not in it.
+//! v1 has one list, so there a reload leaves systemd's. A user's manager has no rights to make a filter.
 //!
 //! Needs systemd 244 (numbers for majors since 240, AllowedCPUs since 244); 252 for an idle CPU weight.
 //!
@@ -167,7 +168,7 @@ impl Systemd {
         let job = loop {
             let mut body = Writer::default();
             body.string(&unit.name);
-            body.string("fail");
+            body.string("replace");
             write_properties(&mut body, &properties);
             body.array(8, |_| {});
             match self.job(manager("StartTransientUnit", "ssa(sv)a(sa(sv))", body), deadline) {
@@ -795,7 +796,7 @@ mod tests {
             server.answer("", |_| {});
             let call = server.expect("StartTransientUnit");
             let mut body = call.body("ssa(sv)a(sa(sv))").unwrap();
-            assert_eq!((body.string(), body.string()), (Some("a.scope"), Some("fail")));
+            assert_eq!((body.string(), body.string()), (Some("a.scope"), Some("replace")));
             // Before the answer, of another unit, from somebody else, another signal: none of them ends it.
             removed(server, ":1.0", 8, "b.scope", "failed");
             job(server, 9);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use coracle_cgroup::{Cgroup, Error, Location, host, locate};
 use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, CgroupPlace, Resources};
 
-use place::{LONG, Place, Sleeper, procs, root, sub_cgroups, unified, v1, v1_directory, v2, value};
+use place::{LONG, Place, Sleeper, procs, root, sub_cgroups, unified, v1, v1_directory, v1_has, v2, value};
 
 fn limits() -> Resources {
     Resources {
@@ -50,7 +50,7 @@ fn host_agrees_with_the_mount_table() {
 #[test]
 fn v1_limits_are_written_and_kept() {
     let place = Place::new();
-    if !root() || !v1(&place) {
+    if !root() || !v1_has(&place, "memory") {
         return;
     }
     let location = place.locate("/web");
@@ -73,7 +73,7 @@ fn v1_limits_are_written_and_kept() {
 #[test]
 fn v1_limits_of_an_adopted_cgroup_change_in_either_direction() {
     let place = Place::new();
-    if !root() || !v1(&place) {
+    if !root() || !v1_has(&place, "memory") {
         return;
     }
     let location = place.locate("");
@@ -403,7 +403,13 @@ fn a_link_or_another_file_system_in_the_place_of_a_mount_is_refused() {
     location.unified = Some(PathBuf::from("/elsewhere/web"));
     let error = location.open().remove(Duration::ZERO).unwrap_err();
     assert!(matches!(error, Error::Path { .. }), "{error}");
-    let dots = locate(&place.host, &CgroupPlace::Directory(CgroupPath::Absolute("/../../etc".to_string())), "id", "").unwrap_err();
+    let dots = locate(
+        &place.host,
+        &CgroupPlace::Directory(CgroupPath::Absolute("/../../etc".to_string())),
+        "id",
+        "",
+    )
+    .unwrap_err();
     assert!(matches!(dots, Error::Path { .. }), "{dots}");
 }
 
@@ -415,7 +421,8 @@ fn a_host_without_cgroups_gives_no_limits_and_needs_none() {
         unified_controllers: Vec::new(),
         v1: Vec::new(),
     };
-    let location = locate(&host, &CgroupPlace::Directory(CgroupPath::Absolute("/web".to_string())), "id", "").unwrap();
+    let location =
+        locate(&host, &CgroupPlace::Directory(CgroupPath::Absolute("/web".to_string())), "id", "").unwrap();
     assert_eq!(location, Location::default());
     let cgroup = location.create(&Resources::default()).unwrap();
     assert!(cgroup.clone_fd().is_none());
@@ -428,7 +435,9 @@ fn a_host_without_cgroups_gives_no_limits_and_needs_none() {
 #[test]
 fn relative_is_beside_the_caller() {
     let place = Place::new();
-    let location = locate(&place.host, &CgroupPlace::Directory(CgroupPath::Relative(place.name.clone())), "id", "").unwrap();
+    let location =
+        locate(&place.host, &CgroupPlace::Directory(CgroupPath::Relative(place.name.clone())), "id", "")
+            .unwrap();
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     for directory in location.directories() {
         let line = own
@@ -498,7 +507,7 @@ fn memory_limit_gives_a_hint() {
 #[test]
 fn v1_alone_kills_by_signal_and_waits() {
     let place = Place::new();
-    if !root() || !v1(&place) {
+    if !root() || !v1_has(&place, "memory") {
         return;
     }
     // The same host without its cgroup2 mount.

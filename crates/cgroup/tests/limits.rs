@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 use coracle_cgroup::{Cgroup, Error};
 use coracle_plan::{BlockIo, Resources, Throttle, WeightDevice};
 
-use place::{LONG, Place, Sleeper, root, unified, v1, v2, value};
+use place::{LONG, Place, Sleeper, root, unified, v1, v1_has, v2, value};
 
 const MIB: i64 = 1 << 20;
 
@@ -90,7 +90,7 @@ fn everything(cgroup: &Cgroup) -> Vec<(PathBuf, String)> {
 #[test]
 fn v1_memory_takes_swappiness_and_the_oom_killer() {
     let place = Place::new();
-    if !root() || !v1(&place) {
+    if !root() || !v1_has(&place, "memory") {
         return;
     }
     let resources =
@@ -108,7 +108,7 @@ fn v1_memory_takes_swappiness_and_the_oom_killer() {
 #[test]
 fn v1_realtime_needs_runtime_above() {
     let place = Place::new();
-    if !root() || !v1(&place) {
+    if !root() || !v1_has(&place, "cpu") {
         return;
     }
     let plain = place.locate("").create(&Resources::default()).unwrap();
@@ -138,9 +138,52 @@ fn v1_realtime_needs_runtime_above() {
 }
 
 #[test]
-fn a_new_v1_cpuset_has_what_the_one_above_has() {
+fn v1_marks_packets() {
     let place = Place::new();
     if !root() || !v1(&place) {
+        return;
+    }
+    let has = |name: &str| place.host.v1.iter().any(|one| one.controllers.iter().any(|known| known == name));
+    let marks = Resources {
+        network_class_id: Some(0x10_0001),
+        network_priorities: vec![("lo".to_string(), 5)],
+        ..Resources::default()
+    };
+    if !has("net_cls") || !has("net_prio") {
+        let error = place.locate("/web").create(&marks).unwrap_err().to_string();
+        assert!(
+            error.starts_with("network ") && error.contains(" of cgroup v1, which is not available"),
+            "{error}"
+        );
+        assert_eq!(place.leftovers(), [] as [PathBuf; 0]);
+        eprintln!("skip: this host has no net_cls and net_prio");
+        return;
+    }
+    let cgroup = place.locate("/web").create(&marks).unwrap();
+    let (class, priority) = (home(&cgroup, "net_cls"), home(&cgroup, "net_prio"));
+    let lo = || {
+        value(&priority, "net_prio.ifpriomap")
+            .lines()
+            .find(|line| line.starts_with("lo "))
+            .map(str::to_string)
+    };
+    assert_eq!(value(&class, "net_cls.classid"), "1048577");
+    assert_eq!(lo().as_deref(), Some("lo 5"));
+    let broken = Resources {
+        network_class_id: Some(7),
+        network_priorities: vec![("lo".to_string(), 6), ("none-such".to_string(), 1)],
+        ..Resources::default()
+    };
+    let error = cgroup.update(&broken).unwrap_err().to_string();
+    assert!(error.starts_with("set network priority to \"none-such 1\" in "), "{error}");
+    assert_eq!(value(&class, "net_cls.classid"), "1048577");
+    assert_eq!(lo().as_deref(), Some("lo 5"));
+}
+
+#[test]
+fn a_new_v1_cpuset_has_what_the_one_above_has() {
+    let place = Place::new();
+    if !root() || !v1_has(&place, "cpuset") {
         return;
     }
     let cgroup = place.locate("/a/b").create(&Resources::default()).unwrap();
@@ -536,7 +579,7 @@ fn unified_comes_last_and_is_named_when_refused() {
         eprintln!("skip: this host's cgroup2 has no hugetlb controller");
         return;
     }
-    let resources = |unified| Resources { unified, ..huge("2MB", 4 << 20) };
+    let resources = |unified| Resources { unified, pids_limit: Some(8), ..huge("2MB", 4 << 20) };
     let cgroup = place.locate("/web").create(&resources(keys(&[("hugetlb.2MB.max", "8388608")]))).unwrap();
     let unified = cgroup.location().unified.clone().unwrap();
     assert_eq!(value(&unified, "hugetlb.2MB.max"), "8388608");
@@ -568,7 +611,7 @@ fn unified_comes_last_and_is_named_when_refused() {
 #[test]
 fn unified_of_a_controller_that_v1_has_is_refused() {
     let place = Place::new();
-    if !root() || !v1(&place) || !unified(&place) {
+    if !root() || !v1_has(&place, "memory") || !unified(&place) {
         return;
     }
     let resources = Resources { unified: keys(&[("memory.high", "8388608")]), ..Resources::default() };

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use coracle_cgroup::{Cgroup, Error, Location, Stats, host, locate};
-use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, Resources};
+use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, CgroupPlace, Resources};
 use nix::errno::Errno;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -40,7 +40,8 @@ impl Place {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("/coracle-stats-{}-{number}", std::process::id());
         let host = host().unwrap();
-        let location: Location = locate(&host, &CgroupPath::Absolute(name), "unused").unwrap();
+        let path = CgroupPlace::Directory(CgroupPath::Absolute(name));
+        let location: Location = locate(&host, &path, "unused", "").unwrap();
         let cgroup = location.create(resources).unwrap();
         Place { host, cgroup, children: Vec::new() }
     }

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use coracle_cgroup::{Systemd, path_of};
 use coracle_plan::{DeviceAccess, DeviceRule, DeviceRuleKind, Resources, SystemdUnit};
-use sleeper::{Sleeper, Unit};
+use sleeper::{Sleeper, Unit, slice};
 
 /// None is a skip.
 fn connected() -> Option<Systemd> {
@@ -58,11 +58,12 @@ fn rule(allow: bool, kind: DeviceRuleKind, major: Option<u32>, minor: Option<u32
 fn a_scope_is_where_it_was_asked_for_and_ends_with_stop() {
     let Some(mut systemd) = connected() else { return };
     assert_eq!(systemd.control_group().unwrap(), "");
-    let unit = Unit::scope("coracletest-a-b.slice", "plain");
+    let top = slice("scope");
+    let unit = Unit::scope(&format!("{top}-a-b.slice"), "plain");
     let mut sleeper = Sleeper::new();
     let path = systemd.start(&unit, &Resources::default(), sleeper.pid()).unwrap();
     assert_eq!(path, format!("/{}", path_of(&unit)));
-    assert_eq!(path, format!("/coracletest.slice/coracletest-a.slice/coracletest-a-b.slice/{}", unit.name));
+    assert_eq!(path, format!("/{top}.slice/{top}-a.slice/{top}-a-b.slice/{}", unit.name));
     assert_eq!(sleeper.cgroup(), path);
     assert_eq!(show(&unit.name, "Description"), "coracle test");
     for property in ["Delegate", "CPUAccounting", "MemoryAccounting", "TasksAccounting"] {
@@ -244,16 +245,17 @@ fn a_process_that_is_gone_is_an_error() {
 #[test]
 fn a_slice_takes_limits_and_no_process() {
     let Some(mut systemd) = connected() else { return };
-    let unit = Unit::named("coracletest.slice", &format!("coracletest-{}.slice", std::process::id()));
+    let top = slice("slice");
+    let unit = Unit::named(&format!("{top}.slice"), &format!("{top}-inner.slice"));
     let mut sleeper = Sleeper::new();
     let before = sleeper.cgroup();
     let resources = Resources { pids_limit: Some(9), ..Resources::default() };
     let path = systemd.start(&unit, &resources, sleeper.pid()).unwrap();
     assert_eq!(path, format!("/{}", path_of(&unit)));
-    assert_eq!(path, format!("/coracletest.slice/{}", unit.name));
+    assert_eq!(path, format!("/{top}.slice/{}", unit.name));
     assert_eq!(sleeper.cgroup(), before);
     assert_eq!(show(&unit.name, "TasksMax"), "9");
-    assert!(show(&unit.name, "Wants").contains("coracletest.slice"));
+    assert!(show(&unit.name, "Wants").contains(&unit.slice));
     let error = systemd.start(&unit, &resources, sleeper.pid()).unwrap_err().to_string();
     assert!(error.contains("already exists"), "{error}");
     sleeper.end();
@@ -265,13 +267,15 @@ fn a_slice_takes_limits_and_no_process() {
 fn a_failed_leftover_is_replaced() {
     let Some(mut systemd) = connected() else { return };
     let mut unit = Unit::scope("system.slice", "leftover");
-    // Else systemd would forget it by itself; and a limit of its life makes it fail.
+    // Else systemd would forget it by itself.
     unit.change(|unit| {
-        let properties = [("CollectMode", "'inactive'"), ("RuntimeMaxSec", "0.2")];
+        let properties = [("CollectMode", "'inactive'"), ("TimeoutStopSec", "0.2")];
         unit.properties = properties.map(|(name, text)| (name.to_string(), text.to_string())).to_vec();
     });
     let mut sleeper = Sleeper::new();
     systemd.start(&unit, &Resources::default(), sleeper.pid()).unwrap();
+    // It takes no SIGTERM, and to kill it after the time is a failure.
+    Command::new("systemctl").args(["stop", &unit.name]).status().unwrap();
     sleeper.ended();
     sleeper::until(|| show(&unit.name, "ActiveState") == "failed");
     unit.change(|unit| unit.properties.clear());

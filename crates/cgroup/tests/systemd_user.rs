@@ -15,7 +15,7 @@ use std::process::Command;
 
 use coracle_cgroup::{Systemd, path_of};
 use coracle_plan::Resources;
-use sleeper::{Sleeper, Unit};
+use sleeper::{Sleeper, Unit, slice};
 
 /// XDG_RUNTIME_DIR, where a manager is.
 fn manager() -> Option<PathBuf> {
@@ -36,7 +36,7 @@ fn round() {
     let mut systemd = Systemd::connect(true).unwrap();
     let base = systemd.control_group().unwrap();
     assert!(base.starts_with("/user.slice/user-") && base.ends_with(".service"), "{base}");
-    let mut unit = Unit::scope("coracletest-u.slice", "user");
+    let mut unit = Unit::scope(&format!("{}-u.slice", slice("user")), "user");
     unit.change(|unit| unit.user = true);
     let mut sleeper = Sleeper::new();
     let resources = Resources { memory_limit: Some(64 << 20), pids_limit: Some(77), ..Resources::default() };

@@ -39,8 +39,10 @@ fn main() -> ExitCode {
     // Before the first file is opened: it could take a number that the caller means to pass on.
     let passed = claim_descriptors(&parsed);
     let options = &parsed.options;
-    let silent =
-        matches!(parsed.action, Ok(Action::State(_) | Action::List | Action::Events(_) | Action::Features | Action::Version));
+    let silent = matches!(
+        parsed.action,
+        Ok(Action::State(_) | Action::List | Action::Events(_) | Action::Features | Action::Version)
+    );
     let log = match Log::open(options.log.as_deref(), options.json_log, options.debug, silent) {
         Ok(log) => log,
         Err(error) => {

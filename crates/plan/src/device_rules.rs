@@ -18,7 +18,7 @@ const MKNOD: DeviceAccess = DeviceAccess { read: false, write: false, mknod: tru
 /// What every container may use, whatever the rules before say, as engines expect it: the devices that the
 /// runtime makes, and the terminals of the container's own devpts. A node may be made of any device: it is of
 /// no use without the right to open it, and archives are unpacked with such nodes in them.
-const OWN: [DeviceRule; 11] = [
+const OWN: [DeviceRule; 12] = [
     allow(DeviceRuleKind::Character, None, None, MKNOD),
     allow(DeviceRuleKind::Block, None, None, MKNOD),
     // null, random, full, tty, zero, urandom
@@ -32,6 +32,8 @@ const OWN: [DeviceRule; 11] = [
     allow(DeviceRuleKind::Character, Some(5), Some(1), EVERYTHING),
     allow(DeviceRuleKind::Character, Some(136), None, EVERYTHING),
     allow(DeviceRuleKind::Character, Some(5), Some(2), EVERYTHING),
+    // net/tun: not made, but networks in containers expect to be allowed it, as with all the peers.
+    allow(DeviceRuleKind::Character, Some(10), Some(200), EVERYTHING),
 ];
 
 const fn allow(

@@ -409,7 +409,7 @@ fn device_lines(rules: Value) -> Vec<String> {
 }
 
 const OWN: &str = "c *:* m, b *:* m, c 1:3 rwm, c 1:8 rwm, c 1:7 rwm, c 5:0 rwm, c 1:5 rwm, c 1:9 rwm, c 5:1 rwm, \
-                   c 136:* rwm, c 5:2 rwm";
+                   c 136:* rwm, c 5:2 rwm, c 10:200 rwm";
 
 #[test]
 fn r31_devices_are_denied_by_default() {
@@ -422,11 +422,11 @@ fn r31_devices_are_denied_by_default() {
     for document in [base(), resources(json!({}))] {
         let devices = planned(&document).cgroup.resources.devices;
         assert_eq!(devices, planned(&resources(json!({"devices": []}))).cgroup.resources.devices);
-        assert_eq!(devices.len(), 12);
+        assert_eq!(devices.len(), 13);
     }
     // A device of the document is not one that may be used, without a rule that says so.
     let fuse = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]);
-    assert_eq!(planned(&with(&[("/linux/devices", fuse)])).cgroup.resources.devices.len(), 12);
+    assert_eq!(planned(&with(&[("/linux/devices", fuse)])).cgroup.resources.devices.len(), 13);
 }
 
 #[test]

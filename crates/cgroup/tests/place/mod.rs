@@ -175,3 +175,13 @@ pub fn v2(place: &Place) -> bool {
     }
     v2
 }
+
+/// A hybrid host may have some controllers in v1 and others in cgroup2.
+pub fn v1_has(place: &Place, controller: &str) -> bool {
+    let mut all = place.host.v1.iter().flat_map(|one| &one.controllers);
+    let has = all.any(|name| name == controller);
+    if !has {
+        eprintln!("skip: needs the {controller} controller of v1, this host is {:?}", place.host.mode);
+    }
+    has
+}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A child process for a unit, and the unit's end, for the tests of the systemd driver.
 //!
-//! Never outlives its test: both end on drop. The child does nothing but open files when it is told to.
+//! Never outlives its test: both end on drop. The child does nothing but open files when it is told to, and
+//! takes no SIGTERM.
 
 // Each test crate uses its part of these.
 #![allow(dead_code, clippy::unwrap_used)]
@@ -24,7 +25,7 @@ pub struct Sleeper {
 impl Sleeper {
     pub fn new() -> Sleeper {
         // Without a fork: pids.max may be 1.
-        let script = r#"while read -r path; do
+        let script = r#"trap "" TERM; while read -r path; do
             if { true; } <"$path"; then echo yes; else echo no; fi
         done"#;
         let mut command = Command::new("/bin/sh");
@@ -109,8 +110,18 @@ impl Drop for Unit {
     fn drop(&mut self) {
         if let Ok(mut systemd) = Systemd::connect(self.0.user) {
             systemd.stop(&self.0.name).ok();
+            // systemd leaves slices that it made for a unit.
+            if self.0.slice.starts_with("coracletest") {
+                let stem = self.0.slice.split(['-', '.']).next().unwrap_or_default();
+                systemd.stop(&format!("{stem}.slice")).ok();
+            }
         }
     }
+}
+
+/// The stem of a slice that is this process's alone, and goes with the unit.
+pub fn slice(test: &str) -> String {
+    format!("coracletest{test}{}", std::process::id())
 }
 
 /// For what has no event: systemd tells a state only when it is asked.
