@@ -8,6 +8,7 @@ mod case;
 mod cgroups;
 mod container;
 mod host;
+mod loop_device;
 mod receive;
 mod runtime;
 
@@ -16,6 +17,7 @@ pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
 pub use cgroups::{Cgroups, has_controller, pure_v2, v1, v2_controllers};
 pub use container::Container;
 pub use host::Host;
+pub use loop_device::LoopDevice;
 pub use receive::{Console, Received};
 pub use runtime::{Invocation, Out};
 pub use serde_json::{Value, json};

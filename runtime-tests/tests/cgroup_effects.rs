@@ -4,11 +4,11 @@
 //! Expectations come from the kernel's cgroup-v1/*.rst and cgroup-v2.rst; counters from the container's own files.
 
 use runtime_tests::{
-    Bundle, Cgroups, Container, Kind, Test, Value, any, has_controller, json, oar_only, run_case, v1,
+    Bundle, Cgroups, Container, Kind, LoopDevice, Test, Value, any, has_controller, json, oar_only, run_case,
+    v1,
 };
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -346,38 +346,6 @@ fn device_rules_that_mean_nothing_are_refused() {
 
 // --- block io -----------------------------------------------------------------------------------------------
 
-/// A loop device of the host over a file of the case; given back on drop.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn over(dir: &Path) -> Option<Self> {
-        let file = dir.join("disk");
-        fs::File::create(&file).ok()?.set_len(16 << 20).ok()?;
-        let out = Command::new("losetup").args(["--find", "--show"]).arg(&file).output().ok()?;
-        let name = String::from_utf8(out.stdout).ok()?;
-        out.status.success().then(|| Loop(PathBuf::from(name.trim())))
-    }
-
-    fn numbers(&self) -> (u64, u64) {
-        use std::os::unix::fs::MetadataExt;
-        let rdev = fs::metadata(&self.0).unwrap().rdev();
-        (nix::sys::stat::major(rdev), nix::sys::stat::minor(rdev))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let status = Command::new("losetup").arg("--detach").arg(&self.0).status();
-        if !status.is_ok_and(|s| s.success()) {
-            eprintln!("clean-up: {} stays", self.0.display());
-        }
-    }
-}
-
-fn loop_devices() -> bool {
-    Path::new("/dev/loop-control").exists() && Command::new("losetup").arg("--version").output().is_ok()
-}
-
 fn with_loop(b: &mut Bundle, (major, minor): (u64, u64)) {
     b.set("/linux/devices", json!([{"path": "/dev/disk", "type": "b", "major": major, "minor": minor}]));
     b.set(
@@ -388,9 +356,9 @@ fn with_loop(b: &mut Bundle, (major, minor): (u64, u64)) {
 
 #[test]
 fn throttled_writes_take_their_time() {
-    let present = has_controller("blkio") && loop_devices();
+    let present = has_controller("blkio") && LoopDevice::available();
     run_case(any().needs(present, "the blkio or io controller and loop devices"), |t| {
-        let disk = Loop::over(&t.dir).expect("a loop device");
+        let disk = LoopDevice::over(&t.dir);
         let (major, minor) = disk.numbers();
         let rate = json!([{"major": major, "minor": minor, "rate": 1 << 20}]);
         for (what, key, dd) in [

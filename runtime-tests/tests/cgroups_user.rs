@@ -3,7 +3,7 @@
 //! Never uses root's rights for the runtime: the case has them, the command runs as the user, in a scope of theirs.
 //! Expectations come from systemd.resource-control(5) (Delegate=) and runc's docs/cgroup-v2.md (rootless).
 
-use runtime_tests::{Bundle, Case, Invocation, Test, any, json, pure_v2, run_case};
+use runtime_tests::{Bundle, Case, Invocation, Kind, Test, any, json, pure_v2, run_case};
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -160,8 +160,13 @@ fn the_scope_is_in_the_users_part_of_the_tree() {
         assert!(text.contains(&format!("/user@{}.service/", user.0)) && text.contains(&unit), "{text}");
         // crun keeps a sub-cgroup of its own below the scope.
         let scope = dir.ancestors().find(|a| a.ends_with(&unit)).unwrap();
-        assert_eq!(fs::read_to_string(scope.join("pids.max")).unwrap().trim(), "9");
-        assert_eq!(fs::read_to_string(scope.join("memory.max")).unwrap().trim(), (32 << 20).to_string());
+        for (file, value) in [("pids.max", "9"), ("memory.max", "33554432")] {
+            let found = [scope, &dir].map(|d| fs::read_to_string(d.join(file)).unwrap_or_default());
+            // crun 1.8 limits its sub-cgroup only.
+            let scope_counts = t.kind != Kind::Crun;
+            let limited = found[0].trim() == value || !scope_counts && found[1].trim() == value;
+            assert!(limited, "{file} of scope and sub-cgroup: {found:?}");
+        }
         user.wrap(t.rt(&["start", &id])).run().ok();
         user.wrap(t.rt(&["delete", "--force", &id])).run().ok();
         user.gone(&unit);
