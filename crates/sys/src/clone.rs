@@ -140,6 +140,20 @@ unsafe fn clone_call(
 }
 
 impl Spawn<'_> {
+    /// Where cgroup2 is mounted with nsdelegate, a process in a cgroup namespace cannot clone into a cgroup that the
+    /// namespace does not show (cgroup_procs_write_permission() in the kernel). So this process is then born in the
+    /// cgroup before it joins, and counts there until init is made.
+    fn joins_cgroup_namespace(&self) -> bool {
+        self.join.iter().any(|(_, flag)| *flag == NEWCGROUP)
+    }
+
+    fn born_in_cgroup(&self, args: &mut CloneArgs) {
+        if let Some(cgroup) = self.cgroup {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = cgroup as u64;
+        }
+    }
+
     fn makes_or_joins_user_namespace(&self) -> bool {
         self.namespaces & NEWUSER != 0 || self.join.iter().any(|(_, flag)| *flag == NEWUSER)
     }
@@ -221,9 +235,9 @@ unsafe fn clone_init(shared: *mut Shared<'_>, extra: u64) -> Result<()> {
         stack_size: STACK as u64,
         ..Default::default()
     };
-    if let Some(cgroup) = state.spawn.cgroup {
-        args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup as u64;
+    // Behind a process that was born there, it is there as well.
+    if extra & CLONE_PARENT == 0 || !state.spawn.joins_cgroup_namespace() {
+        state.spawn.born_in_cgroup(&mut args);
     }
     // SAFETY: `child` keeps to the rules, the stack is the first half of a mapping made for it.
     let pid = unsafe { clone_call(&args, shared, child) }?;
@@ -236,7 +250,7 @@ unsafe fn clone_init(shared: *mut Shared<'_>, extra: u64) -> Result<()> {
 /// arrives there.
 fn spawn_between(shared: &mut Shared<'_>, stacks: usize) -> Result<()> {
     let mut pidfd = -1i32;
-    let args = CloneArgs {
+    let mut args = CloneArgs {
         flags: CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_PIDFD,
         pidfd: &raw mut pidfd as u64,
         exit_signal: libc::SIGCHLD as u64,
@@ -244,6 +258,9 @@ fn spawn_between(shared: &mut Shared<'_>, stacks: usize) -> Result<()> {
         stack_size: STACK as u64,
         ..Default::default()
     };
+    if shared.spawn.joins_cgroup_namespace() {
+        shared.spawn.born_in_cgroup(&mut args);
+    }
     // SAFETY: `between` keeps to the rules, the stack is the second half of a mapping made for it.
     unsafe { clone_call(&args, shared, between) }?;
     let pidfd = Fd::own(pidfd);
