@@ -370,7 +370,12 @@ pub(crate) static VERBS: &[Verb] = &[
         flags: &[
             &[
                 switch("stats", |o, v| o.stats = v, "print what the container uses now, and exit"),
-                value("interval", "TIME", Kind::Ignored, "accepted for compatibility: it is of no effect once"),
+                value(
+                    "interval",
+                    "TIME",
+                    Kind::Ignored,
+                    "accepted for compatibility: it is of no effect once",
+                ),
             ],
             HELP,
         ],

@@ -83,9 +83,9 @@ fn create_options(options: &Options, passed: Passed) -> CreateOptions {
         preserve_fds: passed.listen + passed.preserve,
         listen_fds: passed.listen,
         systemd_cgroup: options.systemd_cgroup,
-            cgroup_leaf: options.cgroup_leaf,
-            strict: options.strict,
-            allow_annotations: options.allow_annotations,
+        cgroup_leaf: options.cgroup_leaf,
+        strict: options.strict,
+        allow_annotations: options.allow_annotations,
     }
 }
 

@@ -481,6 +481,9 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
     let lowered = lower::lower(context)?;
     let program = lower::sealed(c"coracle-program", &lowered.program, false)?;
     let init = lower::sealed(c"coracle-init", INIT, true)?;
+    if !plan.spawn.join.is_empty() {
+        lower::hide(&init)?;
+    }
     let number = std::ffi::CString::new(program.as_raw_fd().to_string()).unwrap_or_default();
 
     // Joined in this order; a user namespace last, because the caller's own rights end there.

@@ -616,13 +616,17 @@ pub(crate) fn sealed(name: &CStr, bytes: &[u8], executable: bool) -> Result<Owne
     };
     let file = File::from(OwnedFd::from(fd::memfd(name, executable).map_err(failed)?));
     (&file).write_all(bytes).map_err(|error| Error::io("write init's program", &error))?;
-    if executable {
-        // Without read permission, execve(2) makes the process undumpable from its first instruction on where the
-        // caller is not allowed to look into it: nobody in a joined namespace can (CVE-2016-9962).
-        fd::fchmod(file.as_raw_fd(), 0o111).map_err(failed)?;
-        // Nor may a namespace that maps the caller's own ids own the file; an ordinary caller cannot give it away.
-        fd::chown(file.as_raw_fd(), NOBODYS, NOBODYS).ok(); // see above
-    }
     fd::seal(file.as_raw_fd()).map_err(failed)?;
     Ok(file.into())
+}
+
+/// Have execve(2) of the file make the process undumpable from its first instruction on, where the caller is not allowed
+/// to look into it: nobody in a joined namespace can (CVE-2016-9962). An undumpable process's files in procfs are root's,
+/// so an ordinary user could not write the maps of its new user namespace; in there nobody is yet.
+pub(crate) fn hide(program: &OwnedFd) -> Result<(), Error> {
+    fd::fchmod(program.as_raw_fd(), 0o111)
+        .map_err(|error| Error::system("hide init's program", errno(error)))?;
+    // Nor may a namespace that maps the caller's own ids own the file; an ordinary caller cannot give it away.
+    fd::chown(program.as_raw_fd(), NOBODYS, NOBODYS).ok(); // see above
+    Ok(())
 }

@@ -12,14 +12,18 @@ const VERBS: [&str; 4] = ["create", "start", "run", "delete"];
 
 fn main() -> ExitCode {
     let mut step = 1;
+    let mut systemd = false;
     let mut verbs: Vec<String> = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--step" => step = args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or(1),
+            "--systemd" => systemd = true,
             verb if VERBS.contains(&verb) => verbs.push(verb.to_owned()),
             other => {
-                eprintln!("kill-sweep: {other}: usage: kill-sweep [--step K] [create|start|run|delete]…");
+                eprintln!(
+                    "kill-sweep: {other}: usage: kill-sweep [--step K] [--systemd] [create|start|run|delete]…"
+                );
                 return ExitCode::from(2);
             }
         }
@@ -30,7 +34,7 @@ fn main() -> ExitCode {
     let mut leaks = 0;
     let mut points = 0;
     for verb in &verbs {
-        let (p, l) = sweep(verb, step);
+        let (p, l) = sweep(verb, step, systemd);
         points += p;
         leaks += l;
     }
@@ -38,8 +42,9 @@ fn main() -> ExitCode {
     if leaks == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Kills `verb` at every `step`-th of its syscalls; returns the number of kills and of leaks.
-fn sweep(verb: &str, step: usize) -> (usize, usize) {
+/// Kills `verb` at every `step`-th of its syscalls; returns the number of kills and of leaks. With `systemd` the cgroup
+/// is a unit of systemd.
+fn sweep(verb: &str, step: usize, systemd: bool) -> (usize, usize) {
     let mut result = (0, 0);
     let left = within_case(any(), verb, |t| {
         let mut bundle = t.bundle();
@@ -52,15 +57,16 @@ fn sweep(verb: &str, step: usize) -> (usize, usize) {
         bundle.set("/linux/resources", resources);
         let pids = t.scratch("pid-files");
         // The first run makes the mount points in the root and is not looked at.
-        attempt(t, &bundle, verb, &[]);
+        attempt(t, &mut bundle, systemd, verb, &[]);
         let trace = t.dir.join("trace");
-        attempt(t, &bundle, verb, &["-o", trace.to_str().unwrap()]);
+        attempt(t, &mut bundle, systemd, verb, &["-o", trace.to_str().unwrap()]);
         let calls = syscalls(&fs::read_to_string(&trace).unwrap());
         let mut before = Host::look(t);
         let (mut not_reached, mut slowest) = (0, std::time::Duration::ZERO);
         for (name, nth) in calls.iter().skip(1).step_by(step) {
             let inject = format!("inject={name}:signal=KILL:when={nth}");
-            let (killed, deleted, took) = attempt(t, &bundle, verb, &["-o", "/dev/null", "-e", &inject]);
+            let (killed, deleted, took) =
+                attempt(t, &mut bundle, systemd, verb, &["-o", "/dev/null", "-e", &inject]);
             if killed.code != 137 {
                 not_reached += 1; // Another run may take another path; this point was not hit.
             } else {
@@ -87,6 +93,11 @@ fn sweep(verb: &str, step: usize) -> (usize, usize) {
                 before = Host::look(t); // A leaked mount counts once.
             }
         }
+        let units = units(&t.tag);
+        if !units.is_empty() {
+            result.1 += 1;
+            println!("LEAK {verb}: units of systemd are left: {units:?}");
+        }
         println!(
             "kill-sweep: {verb}: {} syscalls, {} kills, {not_reached} not reached, {} leaks, slowest delete {} ms",
             calls.len(),
@@ -103,23 +114,34 @@ fn sweep(verb: &str, step: usize) -> (usize, usize) {
 }
 
 /// One life of a container, with strace and its flags in front of `verb`; returns that run and the final delete.
-fn attempt(t: &Test, bundle: &Bundle, verb: &str, strace: &[&str]) -> (Out, Out, std::time::Duration) {
+fn attempt(
+    t: &Test,
+    bundle: &mut Bundle,
+    systemd: bool,
+    verb: &str,
+    strace: &[&str],
+) -> (Out, Out, std::time::Duration) {
     let id = t.id();
+    let driver = format!("--systemd-cgroup={systemd}");
+    let driver = driver.as_str();
+    if systemd {
+        bundle.set("/linux/cgroupsPath", runtime_tests::json!(format!("system.slice:oar:{id}")));
+    }
     t.write(bundle, &id);
     let dir = bundle.dir.to_str().unwrap();
     let pid_file = t.scratch("pid-files").join("pid");
     let pid_file = pid_file.to_str().unwrap();
     let prepare: &[&[&str]] = match verb {
-        "start" => &[&["create", "--bundle", dir, &id]],
-        "delete" => &[&["run", "--detach", "--bundle", dir, &id]],
+        "start" => &[&[driver, "create", "--bundle", dir, &id]],
+        "delete" => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
         _ => &[],
     };
     for args in prepare {
         t.rt(args).run().ok();
     }
     let run = match verb {
-        "create" => t.rt(&["create", "--pid-file", pid_file, "--bundle", dir, &id]),
-        "run" => t.rt(&["run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
+        "create" => t.rt(&[driver, "create", "--pid-file", pid_file, "--bundle", dir, &id]),
+        "run" => t.rt(&[driver, "run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
         "start" => t.rt(&["start", &id]),
         _ => t.rt(&["delete", "--force", &id]),
     };
@@ -135,6 +157,21 @@ fn attempt(t: &Test, bundle: &Bundle, verb: &str, strace: &[&str]) -> (Out, Out,
         }
     }
     (killed, deleted, took)
+}
+
+/// Units of systemd with the tag. It forgets a stopped one a little later, without an event for us to wait for.
+fn units(tag: &str) -> Vec<String> {
+    let list = || -> Vec<String> {
+        let entries = fs::read_dir("/run/systemd/transient").into_iter().flatten().flatten();
+        entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| n.contains(tag)).collect()
+    };
+    for _ in 0..500 {
+        if list().is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    list()
 }
 
 /// Each call of a trace with its count among the calls of the same name, because strace counts by name.
