@@ -37,8 +37,8 @@ pub(crate) fn plan(
         }
         return Vec::new();
     }
-    // mknod(2) of a device is not permitted in a user namespace.
-    let bind = namespaces.user() || !host.privileged;
+    // mknod(2) of a device asks for CAP_MKNOD in the initial user namespace.
+    let bind = namespaces.user() || !host.privileged || !host.initial_user_namespace;
     let mut devices: Vec<(Device, String)> = DEFAULTS
         .iter()
         .map(|&(path, major, minor)| {

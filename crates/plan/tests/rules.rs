@@ -989,3 +989,15 @@ fn t86_annotations_change_nothing_but_themselves() {
     plan.annotations.clear();
     assert_eq!(plan, planned(&base()));
 }
+
+#[test]
+fn in_a_user_namespace_device_nodes_are_bound() {
+    let inside = Host { initial_user_namespace: false, ..host() };
+    let plan = planned_on(&base(), &inside, &options());
+    let bound = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Device(device) => Some(device.bind),
+        _ => None,
+    });
+    let bound: Vec<bool> = bound.collect();
+    assert!(bound.len() >= 6 && bound.iter().all(|bind| *bind), "{bound:?}");
+}
