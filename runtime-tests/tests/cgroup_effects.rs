@@ -95,8 +95,8 @@ fn free_swap() -> u64 {
 fn the_swap_limit_is_the_sum() {
     run_case(
         any().needs(
-            has_controller("memory") && free_swap() > 64 << 20,
-            "the memory controller and 64 MiB of swap",
+            has_controller("memory") && free_swap() > 48 << 20,
+            "the memory controller and 48 MiB of swap",
         ),
         |t| {
             // 48 MiB of a tmpfs are charged to whom writes them, and may be swapped out.

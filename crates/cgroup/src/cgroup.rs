@@ -5,7 +5,7 @@
 //! of them. Reads and writes go through descriptors of those directories ([`crate::tree`]).
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use coracle_plan::Resources;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::fchownat;
@@ -29,7 +29,26 @@ use crate::{host, location};
 pub struct Cgroup {
     location: Location,
     pub(crate) trees: Vec<Tree>,
+    /// Held from create on until the process is inside, so that nobody takes the cgroup for an empty one.
+    claim: Option<Flock<OwnedFd>>,
 }
+
+/// Whose a container's cgroup is by now ([`Cgroup::ownership`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// It is as create has left it.
+    Ours,
+    /// There is none any more.
+    Gone,
+    /// It was not marked: create did not come so far, or it was made anew by somebody who does not mark.
+    Unmarked,
+    /// Another container has it since.
+    Others,
+}
+
+/// The attribute that holds [`Location::mark`]: of a kind that nobody in a user namespace can set, and one for
+/// callers who cannot either.
+const MARKS: [&CStr; 2] = [c"trusted.coracle.container", c"user.coracle.container"];
 
 /// The container's part of one hierarchy.
 #[derive(Debug)]
@@ -56,7 +75,7 @@ impl Location {
             parent: OnceLock::new(),
             group: OnceLock::new(),
         });
-        Cgroup { location: self.clone(), trees: trees.collect() }
+        Cgroup { location: self.clone(), trees: trees.collect(), claim: None }
     }
 
     /// Makes the directories, enables the controllers that the limits need, writes the limits, and reads back
@@ -90,8 +109,15 @@ impl Location {
 
 impl Cgroup {
     fn make(&mut self, resources: &Resources, made: &mut Made) -> Result<(), Error> {
-        for tree in &self.trees {
+        for (index, tree) in self.trees.iter().enumerate() {
             make_directory(tree, &mut self.location, made)?;
+            if index == 0 {
+                self.claim = Some(claim(tree)?);
+            }
+            refuse_in_use(tree, self.location.adopted.contains(&tree.directory.path))?;
+            if index == 0 {
+                mark(tree, &mut self.location)?;
+            }
             limits::prepare(tree)?;
         }
         limits::apply(&self.trees, resources, &|tree| !self.location.adopted.contains(&tree.directory.path))?;
@@ -101,6 +127,26 @@ impl Cgroup {
     /// Where it is; after create with the exact `adopted` and `made_parents`, for the record.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Whose it is by now. A path alone says little: the directory may have been removed and made again, or, once the
+    /// container had ended, taken by another one.
+    pub fn ownership(&self) -> Result<Ownership, Error> {
+        let Some(tree) = self.trees.first() else { return Ok(Ownership::Gone) };
+        let Some(group) = tree.group()? else { return Ok(Ownership::Gone) };
+        let Some(mark) = &self.location.mark else { return Ok(Ownership::Ours) };
+        let mut value = [0; 512];
+        for name in MARKS {
+            match coracle_sys::fd::attribute(group.as_raw_fd(), name, &mut value) {
+                Ok(length) if value.get(..length) == Some(mark.as_bytes()) => return Ok(Ownership::Ours),
+                Ok(_) | Err(coracle_sys::Errno(libc::ERANGE)) => return Ok(Ownership::Others),
+                // Removed a moment ago.
+                Err(coracle_sys::Errno(libc::ENODEV)) => return Ok(Ownership::Gone),
+                // Nobody's attribute, or one that this caller may not see.
+                Err(_) => {}
+            }
+        }
+        Ok(Ownership::Unmarked)
     }
 
     /// True when create made every directory; false when one was there before and stays after remove.
@@ -139,7 +185,12 @@ impl Cgroup {
             below.is_some_and(|below| mount_point.join(below) == *path)
         };
         let before = memberships()?;
+        let is_scope = self.location.unit.as_ref().is_some_and(|unit| !unit.name.ends_with(".slice"));
         for tree in self.trees.iter().filter(|tree| !is_inside(tree, &before)) {
+            // systemd tracks a scope's processes here, so this one it has not taken.
+            if is_scope && tree.unified() {
+                break;
+            }
             tree.attach(pid)?;
         }
         let after = memberships()?;
@@ -560,7 +611,7 @@ fn make_directory(tree: &Tree, location: &mut Location, made: &mut Made) -> Resu
     let mount = tree::open_mount(mount_point, tree.unified())?
         .ok_or_else(|| Error::io("open cgroup mount", mount_point, Errno::ENOENT))?;
     if above.as_os_str().is_empty() {
-        return match claim(tree, mount, location, made)? {
+        return match make_own(tree, mount, location, made)? {
             true => Ok(()),
             false => Err(failed("make cgroup", Errno::ENOENT)),
         };
@@ -576,16 +627,15 @@ fn make_directory(tree: &Tree, location: &mut Location, made: &mut Made) -> Resu
             },
             Err(errno) => return Err(failed("open the parent of cgroup", errno)),
         };
-        if claim(tree, parent, location, made)? {
+        if make_own(tree, parent, location, made)? {
             return Ok(());
         }
     }
     Err(failed("make cgroup", Errno::ENOENT))
 }
 
-/// mkdir is the claim: who made the directory owns it, whatever a look before has shown. False when `parent`
-/// is gone.
-fn claim(tree: &Tree, parent: OwnedFd, location: &mut Location, made: &mut Made) -> Result<bool, Error> {
+/// Who made the directory, mkdir tells, whatever a look before has shown. False when `parent` is gone.
+fn make_own(tree: &Tree, parent: OwnedFd, location: &mut Location, made: &mut Made) -> Result<bool, Error> {
     let path = &tree.directory.path;
     let (_, name) = tree.names()?;
     let fresh = match mkdirat(&parent, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
@@ -598,13 +648,12 @@ fn claim(tree: &Tree, parent: OwnedFd, location: &mut Location, made: &mut Made)
         made.own.push(path.clone());
     }
     let parent = tree.parent.get_or_init(|| parent);
-    let group = match tree::open_group(parent.as_fd(), os_name(&name)) {
+    match tree::open_group(parent.as_fd(), os_name(&name)) {
         Ok(group) => tree.group.get_or_init(|| group),
         Err(errno) => return Err(Error::io("open cgroup", path, errno)),
     };
     if !fresh && location.unit.is_none() {
         location.adopted.push(path.clone());
-        refuse_in_use(tree, group.as_fd())?;
     }
     Ok(true)
 }
@@ -642,18 +691,41 @@ fn make_parents(
     Ok(Some(current))
 }
 
-/// A cgroup that was there before: an empty, running one may be used (R-32 of the project's rules).
-fn refuse_in_use(tree: &Tree, group: BorrowedFd<'_>) -> Result<(), Error> {
+/// One create at a time: between its mkdir and its clone the directory is empty, but not free.
+fn claim(tree: &Tree) -> Result<Flock<OwnedFd>, Error> {
+    let path = &tree.directory.path;
+    let group =
+        tree.existing()?.try_clone_to_owned().map_err(|_| Error::io("open cgroup", path, Errno::EMFILE))?;
+    Flock::lock(group, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => Error::Busy { path: path.clone(), pids: Vec::new() },
+        errno => Error::io("lock cgroup", path, errno),
+    })
+}
+
+/// The kernel may know no such attributes here: then later verbs have to trust the path.
+fn mark(tree: &Tree, location: &mut Location) -> Result<(), Error> {
+    let Some(mark) = &location.mark else { return Ok(()) };
+    let group = tree.existing()?.as_raw_fd();
+    let set = |name: &&CStr| coracle_sys::fd::set_attribute(group, name, mark.as_bytes()).is_ok();
+    if !MARKS.iter().any(|name| set(&name)) {
+        location.mark = None;
+    }
+    Ok(())
+}
+
+/// A cgroup that was there before (`adopted`) may be used while nobody is in it (R-32 of the project's rules). In one
+/// that is frozen, by itself or by one above it, nothing would ever run, and a thread that enters it could not leave.
+fn refuse_in_use(tree: &Tree, adopted: bool) -> Result<(), Error> {
     let path = tree.directory.path.clone();
+    let group = tree.existing()?;
     let failed = |errno| Error::io("look into cgroup", &tree.directory.path, errno);
-    let pids = tree::pids(group).map_err(failed)?;
-    if let Some(pid) = pids.first() {
+    if adopted && let Some(pid) = tree::pids(group).map_err(failed)?.first() {
         return Err(Error::Populated { path, pid: *pid });
     }
     let frozen = if tree.unified() {
         let events = tree::read(group, "cgroup.events").map_err(failed)?;
-        let asked = tree::read(group, "cgroup.freeze").map_err(failed)?;
-        tree::keyed(&events, "frozen") == Some(1) || asked.trim() == "1"
+        let asked = || tree::read(group, "cgroup.freeze").map_err(failed);
+        tree::keyed(&events, "frozen") == Some(1) || adopted && asked()?.trim() == "1"
     } else if tree.has("freezer") {
         tree::read(group, "freezer.state").map_err(failed)?.trim() != "THAWED"
     } else {

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, getsockopt, recv, send, setsockopt,
+    socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -125,6 +126,12 @@ impl Connection {
             }
         }
         Ok(Connection::over(socket))
+    }
+
+    /// The server's process has a number here (unix(7) SO_PEERCRED). One of another pid namespace takes the numbers that we
+    /// name for those of its own.
+    pub(crate) fn shares_pids(&self) -> bool {
+        getsockopt(&self.socket, sockopt::PeerCredentials).is_ok_and(|peer| peer.pid() != 0)
     }
 
     /// EXTERNAL without a name: the server takes the uid that the kernel tells it of the peer. A name would have

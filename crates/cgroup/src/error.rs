@@ -19,7 +19,7 @@ pub enum Error {
     #[error("cgroup {} is in use: process {pid} is in it", .path.display())]
     Populated { path: PathBuf, pid: i32 },
     /// The directory was there before, and frozen: the container would never run.
-    #[error("cgroup {} exists and is frozen", .path.display())]
+    #[error("cgroup {} is frozen, or one above it", .path.display())]
     Frozen { path: PathBuf },
     /// Processes are left after the deadline, or a cgroup cannot be removed although none shows.
     #[error("cgroup {} is still in use{}: device or resource busy", .path.display(), List(.pids))]

@@ -70,10 +70,10 @@ mod table;
 mod tree;
 mod v1;
 
-pub use cgroup::Cgroup;
+pub use cgroup::{Cgroup, Ownership};
 pub use enter::Entered;
 pub use error::Error;
 pub use host::host;
-pub use location::{Directory, Location, locate};
+pub use location::{Directory, Location, Unit, locate};
 pub use stats::{Poll, Stats};
 pub use systemd::{Systemd, path_of};

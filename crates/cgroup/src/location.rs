@@ -43,6 +43,9 @@ pub struct Location {
     pub made_parents: Vec<PathBuf>,
     /// systemd made the directories, as this unit.
     pub unit: Option<Unit>,
+    /// What create marks the directory with, as an extended attribute, so that later verbs know it from one that
+    /// others use since. Unique; given by the caller before the record is written. None: not marked.
+    pub mark: Option<String>,
 }
 
 /// A unit of a systemd manager that holds the container.
@@ -124,7 +127,7 @@ pub fn locate(host: &CgroupHost, place: &CgroupPlace, id: &str, manager: &str) -
         if directory.path.symlink_metadata().is_ok() {
             // systemd makes the directories of a unit for us, and uses what an earlier one has left.
             match location.unit {
-                Some(_) => refuse_in_use(&directory)?,
+                Some(_) => refuse_populated(&directory)?,
                 None => location.adopted.push(directory.path),
             }
             continue;
@@ -142,7 +145,7 @@ pub fn locate(host: &CgroupHost, place: &CgroupPlace, id: &str, manager: &str) -
     Ok(location)
 }
 
-fn refuse_in_use(directory: &Directory) -> Result<(), Error> {
+fn refuse_populated(directory: &Directory) -> Result<(), Error> {
     let Some(pid) = Location::of(directory).open().pids()?.first().copied() else { return Ok(()) };
     Err(Error::Populated { path: directory.path.clone(), pid })
 }

@@ -80,6 +80,12 @@ impl Systemd {
             match Connection::connect(&address, PATIENCE) {
                 Ok(mut connection) => {
                     let what = || format!("connect to {address}");
+                    if !connection.shares_pids() {
+                        return Err(error(
+                            what(),
+                            "it is in another pid namespace, and would move other processes",
+                        ));
+                    }
                     let deadline = Instant::now() + PATIENCE;
                     connection.authenticate(deadline).map_err(|failure| told(what(), failure))?;
                     return Systemd::over(connection, user, bus, PATIENCE);
@@ -394,6 +400,7 @@ fn slice_path(slice: &str) -> String {
 fn cgroup_name(unit: &str) -> String {
     const CONTROLLERS: [&str; 8] = ["cpu", "cpuacct", "cpuset", "io", "blkio", "memory", "devices", "pids"];
     let file = unit.starts_with(['_', '.'])
+        || unit.starts_with("bpf-")
         || unit.split_once('.').is_some_and(|(word, _)| word == "cgroup" || CONTROLLERS.contains(&word));
     if file { format!("_{unit}") } else { unit.to_string() }
 }

@@ -153,6 +153,10 @@ fn properties(spec: &Spec, check: &mut Check) -> Vec<(String, String)> {
         {
             check.refuse(&place, "a unit property is letters and digits, the first a capital", name);
         }
+        // They are the document's cgroupsPath, the container's process, and what makes the rest of this work.
+        if ["Slice", "PIDs", "Delegate"].contains(&name) {
+            check.refuse(&place, "is for the runtime to set", name);
+        }
         check.text(&place, value);
         properties.push((name.to_string(), value.clone()));
     }

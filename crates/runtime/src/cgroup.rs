@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use coracle_cgroup::{Cgroup, Location, Systemd};
+use coracle_cgroup::{Cgroup, Location, Ownership, Systemd};
 use coracle_plan::{CgroupPlace, CgroupPlan, SystemdUnit};
 
 use crate::config::Decided;
@@ -50,11 +50,8 @@ impl<'a> Driver<'a> {
         if Path::new(&given) == asked {
             return Ok(());
         }
-        let mut text =
-            format!("systemd has put {} at {given}, and {} was asked for", unit.name, asked.display());
-        if let Err(error) = manager.stop(&unit.name) {
-            text = format!("{text}; and clean-up failed: {error}");
-        }
+        // It ends with its process, which is killed now.
+        let text = format!("systemd has put {} at {given}, and {} was asked for", unit.name, asked.display());
         Err(Error::new(Code::Cgroup, text))
     }
 }
@@ -73,17 +70,40 @@ pub(crate) fn move_to_leaf(cgroup: &Cgroup, decided: &Decided, pid: i32) -> Resu
     cgroup.move_to_leaf(name, pid, owner).map_err(error)
 }
 
-/// Kill what is left in a cgroup and remove it, with its unit. A missing one is a success.
-pub(crate) fn remove(cgroup: &Cgroup) -> Result<()> {
-    if cgroup.populated().map_err(error)? {
-        cgroup.kill().map_err(error)?;
-        cgroup.thaw().map_err(error)?;
-        cgroup.wait_empty(EMPTY_DEADLINE).map_err(error)?;
+/// Kill what is left in a cgroup and remove it, with its unit. A missing one is a success. What is somebody else's by now
+/// is left alone: the warning says so.
+pub(crate) fn remove(cgroup: &Cgroup) -> Result<Option<String>> {
+    let unit = cgroup.location().unit.as_ref();
+    match cgroup.ownership().map_err(error)? {
+        Ownership::Ours => {
+            if cgroup.populated().map_err(error)? {
+                cgroup.kill().map_err(error)?;
+                cgroup.thaw().map_err(error)?;
+                cgroup.wait_empty(EMPTY_DEADLINE).map_err(error)?;
+            }
+            // A manager that is gone, as that of a user who has logged out, has no units either.
+            if let Some(unit) = unit
+                && let Ok(mut manager) = Systemd::connect(unit.user)
+            {
+                manager.stop(&unit.name).map_err(error)?;
+            }
+        }
+        // A unit without its cgroup is none of ours any more.
+        Ownership::Gone => {}
+        // The creator died before it had the cgroup for itself, and its init died with it: whoever is in there was there
+        // before. An empty scope systemd takes away by itself.
+        Ownership::Unmarked => match cgroup.wait_empty(EMPTY_DEADLINE) {
+            Ok(()) if unit.is_some() => return Ok(None),
+            Ok(()) => {}
+            Err(why) => return Ok(Some(format!("cgroup left alone: {why}"))),
+        },
+        Ownership::Others => {
+            let path = cgroup.directories().first().map(|own| own.path.display().to_string());
+            let path = path.unwrap_or_default();
+            return Ok(Some(format!("cgroup left alone: {path} is another container's by now")));
+        }
     }
-    if let Some(unit) = &cgroup.location().unit {
-        Systemd::connect(unit.user).and_then(|mut manager| manager.stop(&unit.name)).map_err(error)?;
-    }
-    cgroup.remove(EMPTY_DEADLINE).map_err(error)
+    cgroup.remove(EMPTY_DEADLINE).map_err(error).map(|()| None)
 }
 
 pub(crate) fn error(error: coracle_cgroup::Error) -> Error {

@@ -165,7 +165,9 @@ impl Runtime {
         let decided = config::decide(id, options, foreground, run)?;
         let sockets = Sockets::connect(options)?;
         let driver = Driver::of(&decided.plan.cgroup)?;
-        let location = driver.locate(&decided)?;
+        let mut location = driver.locate(&decided)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        location.mark = Some(format!("{id} {} {}", std::process::id(), now.as_nanos()));
         let joined = namespaces::open(&decided.plan.spawn)?;
 
         self.make_root()?;
@@ -385,7 +387,10 @@ impl Attempt {
             }
         }
         if let Some(cgroup) = &self.cgroup {
-            left.extend(cgroup::remove(cgroup).err().map(|error| error.message));
+            match cgroup::remove(cgroup) {
+                Ok(warning) => left.extend(warning),
+                Err(error) => left.push(error.message),
+            }
         }
         if let Some(Rdt { resctrl, plan, applied }) = &self.rdt {
             let removed = rdt::remove(plan, resctrl, self.directory.id(), *applied);

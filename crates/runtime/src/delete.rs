@@ -32,7 +32,7 @@ fn remove_unrecorded(directory: &Directory) -> Result<()> {
     let mut location = coracle_cgroup::locate(&host, &place, directory.id(), "").map_err(cgroup::error)?;
     // It looks as if it had been there before, but the container is the one that it was made for.
     location.adopted.clear();
-    cgroup::remove(&location.open())
+    cgroup::remove(&location.open()).map(drop)
 }
 
 /// A pid file that a killed create left half written.
@@ -101,19 +101,7 @@ impl Runtime {
                 return Err(Error::new(Code::Busy, text));
             }
         }
-        // A record without a process: the creator died, and its init with it, before it could tell whether a cgroup that
-        // was there was free to take, or whether systemd gave it the unit. Whoever is in there was there before.
-        let uncertain = !record.cgroup.adopted.is_empty() || record.cgroup.unit.is_some();
-        if record.process.is_some() || !uncertain {
-            cgroup::remove(&group)?;
-        } else {
-            match group.wait_empty(EMPTY_DEADLINE) {
-                // A slice may hold other units that rest; systemd lets it go when none is left.
-                Ok(()) if record.cgroup.unit.as_ref().is_some_and(|unit| unit.name.ends_with(".slice")) => {}
-                Ok(()) => cgroup::remove(&group)?,
-                Err(error) => warnings.push(format!("cgroup left alone: {error}")),
-            }
-        }
+        warnings.extend(cgroup::remove(&group)?);
         if let Some(Rdt { resctrl, plan, applied }) = &record.intel_rdt {
             rdt::remove(plan, resctrl, id.as_str(), *applied)?;
         }

@@ -3,6 +3,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use coracle_cgroup::Ownership;
+
 use crate::cgroup;
 use crate::create::signal;
 use crate::error::{Code, Error, Result};
@@ -25,6 +27,10 @@ impl Runtime {
         };
         let group = record.cgroup.open();
         if all {
+            // What others do in a cgroup of the same path is theirs.
+            if group.ownership().map_err(cgroup::error)? != Ownership::Ours {
+                return Ok(());
+            }
             if wanted == Signal::KILL {
                 group.kill().map_err(cgroup::error)?;
             } else {

@@ -429,3 +429,34 @@ pub fn rewind(fd: i32) -> Result<()> {
     // SAFETY: no pointers.
     unsafe { syscall3(libc::SYS_lseek, fd as usize, 0, libc::SEEK_SET as usize) }.map(drop)
 }
+
+/// Set an extended attribute (setxattr(2)) of an open file.
+pub fn set_attribute(fd: i32, name: &CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads the name and the value, which outlive the call, and nothing else.
+    unsafe {
+        syscall5(
+            libc::SYS_fsetxattr,
+            fd as usize,
+            name.as_ptr() as usize,
+            value.as_ptr() as usize,
+            value.len(),
+            0,
+        )
+    }
+    .map(drop)
+}
+
+/// An extended attribute (getxattr(2)) of an open file: how many bytes of `value` it fills. ENODATA without one, ERANGE
+/// for a longer one.
+pub fn attribute(fd: i32, name: &CStr, value: &mut [u8]) -> Result<usize> {
+    // SAFETY: the kernel reads the name and writes at most the length of `value` there.
+    unsafe {
+        syscall4(
+            libc::SYS_fgetxattr,
+            fd as usize,
+            name.as_ptr() as usize,
+            value.as_mut_ptr() as usize,
+            value.len(),
+        )
+    }
+}
