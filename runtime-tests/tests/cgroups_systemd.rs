@@ -310,6 +310,55 @@ fn a_name_in_use_is_refused_and_its_owner_lives() {
     });
 }
 
+/// A stranger's scope that lives elsewhere under the name that the container's had, or was to have.
+#[test]
+fn a_strangers_unit_of_that_name_lives_on() {
+    run_case(oar_only("the peers stop a unit by its name alone").systemd(), |t| {
+        let mut b = t.bundle();
+        let unit = place(t, &mut b, "");
+        b.sh(IDLE);
+        let c = create(t, &b, &[]);
+        c.start();
+        c.kill("KILL").ok();
+        c.wait();
+        gone(&unit);
+        let slice = format!("{}other.slice", t.tag.replace('-', ""));
+        let stranger = ["--scope", "--quiet", "--collect", "--slice", &slice, "--unit", &unit];
+        let mut stranger =
+            Command::new("systemd-run").args(stranger).args(["sleep", "1000"]).spawn().unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while show(&unit, &["ActiveState"])["ActiveState"] != "active" {
+            assert!(std::time::Instant::now() < until, "the stranger does not start");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let ended = c.verb(&["delete"]);
+        // And one whose create is killed before it has a unit.
+        let (id, killed) = t.creation_as(SYSTEMD, &b, &[]);
+        killed.wrap(&["strace", "-o", "/dev/null", "-e", "inject=clone3:signal=KILL:when=1"]).run();
+        let forced = t.rt(&["delete", "--force", &id]).run();
+        let lives = show(&unit, &["ActiveState"])["ActiveState"] == "active";
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        gone(&unit);
+        systemctl(&["stop", &slice]);
+        ended.ok();
+        forced.ok();
+        assert!(lives, "{ended}{forced}");
+    });
+}
+
+/// Of another pid namespace: the number of our process would be somebody else's there.
+#[test]
+fn a_systemd_of_another_pid_namespace_is_not_asked() {
+    run_case(oar_only("the peers give it the wrong pid").systemd(), |t| {
+        let mut b = t.bundle();
+        place(t, &mut b, "");
+        let (_, create) = t.creation_as(SYSTEMD, &b, &[]);
+        let out = create.wrap(&["unshare", "--pid", "--fork", "--mount-proc"]).run();
+        out.clean_error().says("pid namespace");
+    });
+}
+
 /// All limits in the directory; what counts is left out.
 fn values(dir: &Path) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();

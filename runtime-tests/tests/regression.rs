@@ -744,3 +744,72 @@ fn run_can_be_interrupted_in_a_start_container_hook() {
         nothing_left(t);
     });
 }
+
+// --- whose cgroup it is -------------------------------------------------------------------------------------
+
+/// Two containers with the same `linux.cgroupsPath`, the second made when the first had ended.
+#[test]
+fn deleting_an_ended_container_spares_the_one_that_has_its_cgroup_now() {
+    run_case(any().differs("crun", "1.8.1 kills what is in the cgroup"), |t| {
+        let mut b = t.bundle();
+        b.set("/linux/cgroupsPath", json!(format!("/{}-shared", t.tag)));
+        b.sh("exec sleep 1000");
+        let first = t.create(&b);
+        first.start();
+        first.kill("KILL").ok();
+        first.wait();
+        let second = t.create(&b);
+        second.start();
+        t.rt(&["kill", "--all", &first.id, "KILL"]).run();
+        // runc says that the cgroup is busy, and may keep the record; what counts is who lives.
+        t.rt(&["delete", &first.id]).run();
+        assert_eq!(second.status(), "running");
+    });
+}
+
+/// The directory that a create has made is empty until its clone: another create must not take it for free.
+#[test]
+fn of_two_creates_with_one_cgroup_one_is_refused() {
+    run_case(oar_only("the peers adopt the directory"), |t| {
+        let mut b = t.bundle();
+        b.set("/linux/cgroupsPath", json!(format!("/{}-shared", t.tag)));
+        b.sh("exec sleep 1000");
+        let (first, slow) = t.creation(&b, &[]);
+        let trace = t.dir.join("slow");
+        // It sleeps at the socket pair, which comes between the cgroup and the clone.
+        let strace =
+            ["strace", "-o", trace.to_str().unwrap(), "-e", "inject=socketpair:delay_enter=2000000:when=1"];
+        let slow = slow.wrap(&strace).spawn();
+        let mount = if runtime_tests::pure_v2() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
+        let made = || std::path::Path::new(mount).join(format!("{}-shared", t.tag)).exists();
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !made() {
+            assert!(std::time::Instant::now() < until, "the first create makes no cgroup");
+            std::thread::yield_now();
+        }
+        t.try_create(&b).clean_error().says("in use");
+        slow.wait().ok();
+        t.rt(&["start", &first]).run().ok();
+    });
+}
+
+/// Nothing would ever run there; on v1 the runtime itself would be caught on its way in.
+#[test]
+fn a_cgroup_below_a_frozen_one_is_refused() {
+    run_case(oar_only("the peers hang, on v1 for ever"), |t| {
+        let (dir, file, frozen, thawed) = if runtime_tests::v1("freezer") {
+            ("/sys/fs/cgroup/freezer", "freezer.state", "FROZEN", "THAWED")
+        } else {
+            ("/sys/fs/cgroup", "cgroup.freeze", "1", "0")
+        };
+        let parent = std::path::Path::new(dir).join(format!("{}-frozen", t.tag));
+        fs::create_dir(&parent).unwrap();
+        fs::write(parent.join(file), frozen).unwrap();
+        let mut b = t.bundle();
+        b.set("/linux/cgroupsPath", json!(format!("/{}-frozen/inner", t.tag)));
+        let out = t.try_create(&b);
+        fs::write(parent.join(file), thawed).unwrap();
+        fs::remove_dir(&parent).unwrap();
+        out.clean_error().says("frozen");
+    });
+}

@@ -49,6 +49,8 @@ pub enum Ownership {
 /// The attribute that holds [`Location::mark`]: of a kind that nobody in a user namespace can set, and one for
 /// callers who cannot either.
 const MARKS: [&CStr; 2] = [c"trusted.coracle.container", c"user.coracle.container"];
+/// Ends the mark of a directory that was there before the first container in it, and stays after the last.
+const KEPT: &str = " kept";
 
 /// The container's part of one hierarchy.
 #[derive(Debug)]
@@ -109,18 +111,21 @@ impl Location {
 
 impl Cgroup {
     fn make(&mut self, resources: &Resources, made: &mut Made) -> Result<(), Error> {
+        let mut taken_over = false;
         for (index, tree) in self.trees.iter().enumerate() {
             make_directory(tree, &mut self.location, made)?;
             if index == 0 {
                 self.claim = Some(claim(tree)?);
             }
             refuse_in_use(tree, self.location.adopted.contains(&tree.directory.path))?;
-            if index == 0 {
-                mark(tree, &mut self.location)?;
-            }
+            taken_over |= index == 0 && mark(tree, &mut self.location)?;
             limits::prepare(tree)?;
         }
+        // Limits that the other one had are still in the files, so these count as not made by us until here.
         limits::apply(&self.trees, resources, &|tree| !self.location.adopted.contains(&tree.directory.path))?;
+        if taken_over {
+            self.location.adopted.clear();
+        }
         Ok(())
     }
 
@@ -135,18 +140,11 @@ impl Cgroup {
         let Some(tree) = self.trees.first() else { return Ok(Ownership::Gone) };
         let Some(group) = tree.group()? else { return Ok(Ownership::Gone) };
         let Some(mark) = &self.location.mark else { return Ok(Ownership::Ours) };
-        let mut value = [0; 512];
-        for name in MARKS {
-            match coracle_sys::fd::attribute(group.as_raw_fd(), name, &mut value) {
-                Ok(length) if value.get(..length) == Some(mark.as_bytes()) => return Ok(Ownership::Ours),
-                Ok(_) | Err(coracle_sys::Errno(libc::ERANGE)) => return Ok(Ownership::Others),
-                // Removed a moment ago.
-                Err(coracle_sys::Errno(libc::ENODEV)) => return Ok(Ownership::Gone),
-                // Nobody's attribute, or one that this caller may not see.
-                Err(_) => {}
-            }
-        }
-        Ok(Ownership::Unmarked)
+        Ok(match marked(group) {
+            Some(found) if found.strip_suffix(KEPT).unwrap_or(&found) == mark => Ownership::Ours,
+            Some(_) => Ownership::Others,
+            None => Ownership::Unmarked,
+        })
     }
 
     /// True when create made every directory; false when one was there before and stays after remove.
@@ -702,15 +700,38 @@ fn claim(tree: &Tree) -> Result<Flock<OwnedFd>, Error> {
     })
 }
 
-/// The kernel may know no such attributes here: then later verbs have to trust the path.
-fn mark(tree: &Tree, location: &mut Location) -> Result<(), Error> {
-    let Some(mark) = &location.mark else { return Ok(()) };
-    let group = tree.existing()?.as_raw_fd();
-    let set = |name: &&CStr| coracle_sys::fd::set_attribute(group, name, mark.as_bytes()).is_ok();
-    if !MARKS.iter().any(|name| set(&name)) {
+/// Marks the directory as this container's. True when it was another container's, which had made it and has ended: then
+/// it goes with this one. The kernel may know no such attributes here: later verbs have to trust the path then.
+fn mark(tree: &Tree, location: &mut Location) -> Result<bool, Error> {
+    let Some(mark) = &location.mark else { return Ok(false) };
+    let group = tree.existing()?;
+    let before = marked(group);
+    let adopted = location.adopted.contains(&tree.directory.path);
+    let taken_over = adopted && before.is_some_and(|before| !before.ends_with(KEPT));
+    let value = if adopted && !taken_over { format!("{mark}{KEPT}") } else { mark.clone() };
+    let set = |name: &CStr| coracle_sys::fd::set_attribute(group.as_raw_fd(), name, value.as_bytes()).is_ok();
+    if !MARKS.iter().any(|name| set(name)) {
         location.mark = None;
     }
-    Ok(())
+    Ok(taken_over)
+}
+
+/// What a directory is marked with.
+fn marked(group: BorrowedFd<'_>) -> Option<String> {
+    let mut value = [0; 512];
+    for name in MARKS {
+        match coracle_sys::fd::attribute(group.as_raw_fd(), name, &mut value) {
+            Ok(length) => {
+                let value = value.get(..length).unwrap_or_default();
+                return Some(String::from_utf8_lossy(value).into_owned());
+            }
+            // Longer than any of ours.
+            Err(coracle_sys::Errno(libc::ERANGE)) => return Some(String::new()),
+            // Nobody's attribute, or one that this caller may not see.
+            Err(_) => {}
+        }
+    }
+    None
 }
 
 /// A cgroup that was there before (`adopted`) may be used while nobody is in it (R-32 of the project's rules). In one

@@ -5,7 +5,7 @@
 //! open [`Cgroup`] that create and delete work with.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use coracle_cgroup::{Cgroup, Location, Ownership, Systemd};
 use coracle_plan::{CgroupPlace, CgroupPlan, SystemdUnit};
@@ -21,19 +21,35 @@ pub(crate) enum Driver<'a> {
     /// We do, with its limits, before the process exists: it is born there.
     Cgroupfs,
     /// systemd does, around the process that waits for it in our own cgroup.
-    Systemd { unit: &'a SystemdUnit, manager: Systemd, root: String },
+    Systemd { unit: &'a SystemdUnit, manager: Box<Systemd>, root: String },
+}
+
+/// Where the container's cgroup will be, and who makes it.
+pub(crate) struct Placed<'a> {
+    pub driver: Driver<'a>,
+    pub location: Location,
+}
+
+impl<'a> Placed<'a> {
+    /// Nothing is made.
+    pub(crate) fn decide(decided: &'a Decided) -> Result<Placed<'a>> {
+        let driver = Driver::of(&decided.plan.cgroup)?;
+        let mut location = driver.locate(decided)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        location.mark = Some(format!("{} {} {}", decided.plan.id, std::process::id(), now.as_nanos()));
+        Ok(Placed { driver, location })
+    }
 }
 
 impl<'a> Driver<'a> {
-    pub(crate) fn of(plan: &'a CgroupPlan) -> Result<Driver<'a>> {
+    fn of(plan: &'a CgroupPlan) -> Result<Driver<'a>> {
         let CgroupPlace::Unit(unit) = &plan.place else { return Ok(Driver::Cgroupfs) };
         let mut manager = Systemd::connect(unit.user).map_err(error)?;
         let root = manager.control_group().map_err(error)?;
-        Ok(Driver::Systemd { unit, manager, root })
+        Ok(Driver::Systemd { unit, manager: Box::new(manager), root })
     }
 
-    /// Where it will be; nothing is made.
-    pub(crate) fn locate(&self, decided: &Decided) -> Result<Location> {
+    fn locate(&self, decided: &Decided) -> Result<Location> {
         let manager = match self {
             Driver::Cgroupfs => "",
             Driver::Systemd { root, .. } => root,

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen};
 
-use crate::cgroup::{self, Driver};
+use crate::cgroup::{self, Driver, Placed};
 use crate::config::{self, Decided};
 use crate::error::{Code, Error, Result, words};
 use crate::foreground::{self, ExitStatus, Signals};
@@ -164,16 +164,13 @@ impl Runtime {
         }
         let decided = config::decide(id, options, foreground, run)?;
         let sockets = Sockets::connect(options)?;
-        let driver = Driver::of(&decided.plan.cgroup)?;
-        let mut location = driver.locate(&decided)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        location.mark = Some(format!("{id} {} {}", std::process::id(), now.as_nanos()));
+        let placed = Placed::decide(&decided)?;
         let joined = namespaces::open(&decided.plan.spawn)?;
 
         self.make_root()?;
         let directory = Directory::claim(&self.root, id)?;
         let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
-        match attempt.proceed(&decided, location, driver, options, sockets, &joined, signals) {
+        match attempt.proceed(&decided, placed, options, sockets, &joined, signals) {
             Ok((record, control, terminal, warnings)) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
                     Ok(Ready { directory, record, child, control, terminal, warnings })
@@ -213,14 +210,14 @@ impl Attempt {
     fn proceed(
         &mut self,
         decided: &Decided,
-        location: Location,
-        mut driver: Driver<'_>,
+        placed: Placed<'_>,
         options: &CreateOptions,
         mut sockets: Sockets,
         joined: &[OwnedFd],
         signals: Option<&Signals>,
     ) -> Result<Proceeded> {
         let plan = &decided.plan;
+        let Placed { mut driver, location } = placed;
         let rdt = plan.outside.intel_rdt.clone();
         // Before it is applied: a group that only this container can have made is its own.
         let rdt = rdt.map(|plan| Rdt {
