@@ -15,7 +15,8 @@ use crate::host::{self, Membership, Mounted};
 
 /// The v1 controllers whose hierarchies get a directory for the container; the crate's page has the reason.
 const V1_USED: [&str; 11] = [
-    "memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio", "hugetlb", "net_cls", "net_prio",
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio", "hugetlb", "net_cls",
+    "net_prio",
 ];
 
 /// Does a container get a directory in the hierarchy with these controllers?
@@ -328,7 +329,8 @@ mod tests {
                 "/cg/memory/x/system.slice:docker:abc"
             ]
         );
-        let hidden = relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n4:cpuset:/\n").unwrap_err();
+        let hidden =
+            relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n4:cpuset:/\n").unwrap_err();
         assert!(matches!(hidden, Error::Path { .. }), "{hidden}");
     }
 

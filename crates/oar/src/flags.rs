@@ -164,7 +164,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
             Kind::Choice(&["text", "json"], |o, v| o.json_log = v == "json"),
             "how the lines of the log are written: text (default) or json",
         ),
-        switch("debug", |o, v| o.debug = v, "log how long each phase took"),
+        switch("debug", |o, v| o.debug = v, "log how long each phase took, and what may explain a surprise"),
         switch(
             "systemd-cgroup",
             |o, v| o.systemd_cgroup = v,
@@ -370,7 +370,12 @@ pub(crate) static VERBS: &[Verb] = &[
         flags: &[
             &[
                 switch("stats", |o, v| o.stats = v, "print what the container uses now, and exit"),
-                value("interval", "TIME", Kind::Ignored, "accepted for compatibility: it is of no effect once"),
+                value(
+                    "interval",
+                    "TIME",
+                    Kind::Ignored,
+                    "accepted for compatibility: it is of no effect once",
+                ),
             ],
             HELP,
         ],

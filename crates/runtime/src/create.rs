@@ -25,7 +25,7 @@ use crate::foreground::{self, ExitStatus, Signals};
 use crate::messages::{self, Started};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
 use crate::terminal::FdSocket;
-use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time};
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, seccomp, status, step, time};
 
 /// The program that becomes every container's first process.
 const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
@@ -72,6 +72,16 @@ pub struct RunOptions {
 pub struct Created {
     pub pid: i32,
     pub warnings: Vec<String>,
+    /// What is in order, and may still explain a surprise.
+    pub notes: Vec<String>,
+}
+
+/// What is worth telling while something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told<'a> {
+    Warning(&'a str),
+    /// As [`Created::notes`].
+    Note(&'a str),
 }
 
 /// A container up to the point where its process may go.
@@ -82,6 +92,7 @@ struct Ready {
     control: OwnedFd,
     terminal: Option<Fd>,
     warnings: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// What was done so far, to be taken back.
@@ -100,7 +111,7 @@ impl Runtime {
         let ready = self.make(id, options, false, None, false)?;
         let pid = ready.child.pid;
         match ready.go() {
-            Ok(()) => Ok(Created { pid, warnings: ready.warnings }),
+            Ok(()) => Ok(Created { pid, warnings: ready.warnings, notes: ready.notes }),
             Err(error) => Err(ready.abandon(error)),
         }
     }
@@ -111,14 +122,14 @@ impl Runtime {
         Ok(coracle_plan::explain(&plan))
     }
 
-    /// create and start in one; in the foreground also wait and delete. `warn` hears what is worth telling, as it
+    /// create and start in one; in the foreground also wait and delete. `tell` hears what is worth telling, as it
     /// comes.
     pub fn run(
         &self,
         id: &Id,
         options: &CreateOptions,
         run: &RunOptions,
-        warn: &mut dyn FnMut(&str),
+        tell: &mut dyn FnMut(Told<'_>),
     ) -> Result<ExitStatus> {
         if run.subreaper && !run.detach {
             process::set_child_subreaper(true)
@@ -127,6 +138,8 @@ impl Runtime {
         // Before the clone, so that no signal is lost between.
         let signals = if run.detach { None } else { Some(foreground::block_signals()?) };
         let mut ready = self.make(id, options, !run.detach, signals.as_ref(), true)?;
+        ready.notes.iter().for_each(|note| tell(Told::Note(note)));
+        let mut warn = |warning: &str| tell(Told::Warning(warning));
         ready.warnings.iter().for_each(|warning| warn(warning));
         let terminal = ready.terminal.take();
         if let Err(error) = ready.started(signals.as_ref()) {
@@ -163,7 +176,7 @@ impl Runtime {
             }
         }
         let decided = config::decide(id, options, foreground, run)?;
-        let sockets = Sockets::connect(options)?;
+        let sockets = Sockets::connect(options, &decided.plan)?;
         let driver = Driver::of(&decided.plan.cgroup)?;
         let location = driver.locate(&decided)?;
         let joined = namespaces::open(&decided.plan.spawn)?;
@@ -174,7 +187,8 @@ impl Runtime {
         match attempt.proceed(&decided, location, driver, options, sockets, &joined, signals) {
             Ok((record, control, terminal, warnings)) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
-                    Ok(Ready { directory, record, child, control, terminal, warnings })
+                    let notes = lines(&decided.plan.notes);
+                    Ok(Ready { directory, record, child, control, terminal, warnings, notes })
                 }
                 _ => Err(Error::new(Code::System, "no process was made")),
             },
@@ -187,10 +201,11 @@ impl Runtime {
 struct Sockets {
     console: Option<FdSocket>,
     pidfd: Option<FdSocket>,
+    seccomp: Option<FdSocket>,
 }
 
 impl Sockets {
-    fn connect(options: &CreateOptions) -> Result<Sockets> {
+    fn connect(options: &CreateOptions, plan: &Plan) -> Result<Sockets> {
         if let Some(path) = &options.pid_file {
             check_pid_file(path)?;
         }
@@ -200,6 +215,7 @@ impl Sockets {
         Ok(Sockets {
             console: connect(&options.console_socket, "--console-socket")?,
             pidfd: connect(&options.pidfd_socket, "--pidfd-socket")?,
+            seccomp: seccomp::connect(plan)?,
         })
     }
 }
@@ -231,7 +247,7 @@ impl Attempt {
         self.directory.write(&record)?;
         self.directory.write_config(&decided.document)?;
 
-        let mut warnings = warnings(plan);
+        let mut warnings = lines(&plan.warnings);
         if matches!(driver, Driver::Cgroupfs) {
             let made = location.create(&plan.cgroup.resources).map_err(cgroup::error)?;
             warnings.extend(cgroup::delegate(self.cgroup.insert(made), decided));
@@ -324,6 +340,16 @@ impl Attempt {
                             foreground::prepare(&fd)?;
                             terminal = Some(fd);
                         }
+                    }
+                }
+                MessageKind::Listener => {
+                    let number = message.detail as i32;
+                    // If there is none, a message says why.
+                    if let Some(fd) = seccomp::take(child, number, control.as_fd())? {
+                        if let Some(agent) = sockets.seccomp.take() {
+                            seccomp::hand_over(agent, plan, child.pid, &state("creating"), fd)?;
+                        }
+                        messages::send(control.as_fd(), MessageKind::Go)?;
                     }
                 }
                 MessageKind::Warning => {
@@ -442,12 +468,12 @@ pub(crate) fn poststart(record: &Record) -> Result<()> {
 }
 
 /// What the plan has to tell, each with its place in the document.
-fn warnings(plan: &Plan) -> Vec<String> {
+fn lines(told: &[Warning]) -> Vec<String> {
     let line = |warning: &Warning| match warning.place.as_str() {
         "" => warning.text.clone(),
         place => format!("{place}: {}", warning.text),
     };
-    plan.warnings.iter().map(line).collect()
+    told.iter().map(line).collect()
 }
 
 fn intent(
@@ -594,6 +620,9 @@ fn with_output(mut error: Error, output: Option<OwnedFd>) -> Error {
 /// Init ended without a word.
 pub(crate) fn died(child: &clone::Child, cgroup: Option<&Cgroup>) -> Error {
     let how = match process::wait(child.pidfd.number()) {
+        Ok(process::Exit::Signal(libc::SIGSYS)) => {
+            return died_how("signal 31 (SIGSYS)", None).hint(step::FILTERED);
+        }
         Ok(process::Exit::Code(code)) => format!("exit status {code}"),
         Ok(process::Exit::Signal(signal)) => format!("signal {signal}"),
         Err(error) => words(errno(error)).to_string(),

@@ -16,6 +16,7 @@ use coracle_plan::*;
 use coracle_program::{
     Bytes, Header, List, MOUNT_COPY_UP, MOUNT_ID_MAP_BELOW, MOUNT_KEEP, MOUNT_MODE_OF_TARGET, Op, Writer,
 };
+use coracle_sys::memory::SharedPage;
 use coracle_sys::mount::{self, Setattr};
 use coracle_sys::{Errno, clone, fd};
 
@@ -265,6 +266,13 @@ impl Lowering<'_> {
                     inheritable: identity.inheritable,
                     ambient: identity.ambient,
                 };
+                self.writer.push(number, op);
+            }
+            Action::Seccomp(filter) => {
+                let page = fd::memfd(c"oar-outcome", false)?;
+                fd::write_all(page.number(), &[0; SharedPage::SIZE])?;
+                let page = self.keep(page);
+                let op = Op::Seccomp { flags: filter.flags, program: Bytes(&filter.program), page };
                 self.writer.push(number, op);
             }
             Action::FindExecutable { name, search, .. } => {
