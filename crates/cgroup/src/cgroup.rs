@@ -128,8 +128,7 @@ impl Cgroup {
     /// out (all of them for a slice, which takes no processes at its start; v1 hierarchies that it does not
     /// manage), and compares where the process is with where it was asked to be.
     pub fn settle(&self, pid: i32) -> Result<(), Error> {
-        let memberships =
-            || host::read(&format!("/proc/{pid}/cgroup")).map(|text| host::parse_memberships(&text));
+        let memberships = || host::read(&format!("/proc/{pid}/cgroup")).map(|text| host::parse_memberships(&text));
         let mounts = host::parse_mountinfo(&host::read("/proc/self/mountinfo")?);
         let is_inside = |tree: &Tree, now: &[host::Membership]| {
             let Directory { mount_point, controllers, path } = &tree.directory;

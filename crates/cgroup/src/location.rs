@@ -15,8 +15,7 @@ use crate::host::{self, Membership, Mounted};
 
 /// The v1 controllers whose hierarchies get a directory for the container; the crate's page has the reason.
 const V1_USED: [&str; 11] = [
-    "memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio", "hugetlb", "net_cls",
-    "net_prio",
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio", "hugetlb", "net_cls", "net_prio",
 ];
 
 /// Does a container get a directory in the hierarchy with these controllers?
@@ -329,8 +328,7 @@ mod tests {
                 "/cg/memory/x/system.slice:docker:abc"
             ]
         );
-        let hidden =
-            relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n4:cpuset:/\n").unwrap_err();
+        let hidden = relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n4:cpuset:/\n").unwrap_err();
         assert!(matches!(hidden, Error::Path { .. }), "{hidden}");
     }
 

@@ -90,6 +90,8 @@ struct Ready {
     record: Record,
     child: clone::Child,
     control: OwnedFd,
+    /// Where init leaves its last word, of a process with a seccomp filter.
+    outcome: Option<OwnedFd>,
     terminal: Option<Fd>,
     warnings: Vec<String>,
     notes: Vec<String>,
@@ -185,10 +187,10 @@ impl Runtime {
         let directory = Directory::claim(&self.root, id)?;
         let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
         match attempt.proceed(&decided, location, driver, options, sockets, &joined, signals) {
-            Ok((record, control, terminal, warnings)) => match attempt {
+            Ok(Proceeded { record, control, outcome, terminal, warnings }) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
                     let notes = lines(&decided.plan.notes);
-                    Ok(Ready { directory, record, child, control, terminal, warnings, notes })
+                    Ok(Ready { directory, record, child, control, outcome, terminal, warnings, notes })
                 }
                 _ => Err(Error::new(Code::System, "no process was made")),
             },
@@ -220,7 +222,14 @@ impl Sockets {
     }
 }
 
-type Proceeded = (Record, OwnedFd, Option<Fd>, Vec<String>);
+/// What is left of the way when init is ready.
+struct Proceeded {
+    record: Record,
+    control: OwnedFd,
+    outcome: Option<OwnedFd>,
+    terminal: Option<Fd>,
+    warnings: Vec<String>,
+}
 
 impl Attempt {
     /// The whole way, in order. Whatever was done before an error is in `self`.
@@ -256,7 +265,7 @@ impl Attempt {
         let parks = plan.steps.iter().any(|step| matches!(step.action, Action::AwaitStart { parked: true }));
         let listener = parks.then(|| listen_for_start(&self.directory)).transpose()?;
         let hook_output = hook_pipe(plan)?;
-        let (control, child) = {
+        let (control, child, outcome) = {
             let (ours, theirs) = socket::pair().map_err(|error| Error::system("socketpair", errno(error)))?;
             let (ours, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
             let descriptors = Descriptors::raise(plan)?;
@@ -272,14 +281,15 @@ impl Attempt {
             };
             // On v1 the thread itself goes in, so that the child is born there: moving a process takes 10 ms.
             let entered = self.cgroup.as_ref().map(Cgroup::enter).transpose().map_err(cgroup::error)?;
-            let child = self.child.insert(spawn(&context)?);
+            let (child, outcome) = spawn(&context)?;
+            let child = self.child.insert(child);
             if let Some(before) = &descriptors {
                 before.give_back(child.pid)?;
             }
             if let Some(entered) = entered {
                 entered.leave(Some(child.pid)).map_err(cgroup::error)?;
             }
-            (ours, child)
+            (ours, child, outcome)
         };
         if matches!(driver, Driver::Systemd { .. }) {
             driver.start(&plan.cgroup, child.pid)?;
@@ -321,7 +331,10 @@ impl Attempt {
                 signals.wait_for(control.as_raw_fd())?;
             }
             let Some((message, fd)) = messages::receive(control.as_fd())? else {
-                return Err(died(child, Some(cgroup)));
+                return Err(match outcome.as_ref().map(messages::last_word).transpose()?.flatten() {
+                    Some(message) => step::explain_planned(plan, &message),
+                    None => died(child, Some(cgroup)),
+                });
             };
             match message.kind {
                 MessageKind::Mounted => {
@@ -391,7 +404,7 @@ impl Attempt {
         if let Some(socket) = sockets.pidfd.take() {
             socket.send("pidfd", child.pidfd.number())?;
         }
-        Ok((record, control, terminal, warnings))
+        Ok(Proceeded { record, control, outcome, terminal, warnings })
     }
 
     /// Take everything back. What cannot be is said after the error that led here.
@@ -442,7 +455,8 @@ impl Ready {
     /// run: the process executes, and its poststart hooks have run.
     fn started(&self, signals: Option<&Signals>) -> Result<()> {
         self.go()?;
-        match messages::await_execve(self.control.as_fd(), &self.record.late_steps, signals)? {
+        let (control, steps) = (self.control.as_fd(), &self.record.late_steps);
+        match messages::await_execve(control, self.outcome.as_ref(), steps, signals)? {
             Started::Yes => {}
             Started::Died => return Err(died(&self.child, Some(&self.record.cgroup.open()))),
         }
@@ -502,7 +516,8 @@ fn intent(
     })
 }
 
-fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
+/// The process, and where it leaves its last word.
+fn spawn(context: &lower::Context<'_>) -> Result<(clone::Child, Option<OwnedFd>)> {
     let plan = context.plan;
     let lowered = lower::lower(context)?;
     let program = lower::sealed(c"coracle-program", &lowered.program, false)?;
@@ -539,7 +554,7 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
         args: &[c"oar-init", &number],
         inherit: &inherit,
     });
-    child.map_err(|(stage, error)| {
+    let child = child.map_err(|(stage, error)| {
         let what = match stage {
             Stage::Clone => "make the container's process and namespaces".to_string(),
             Stage::Join(index) => {
@@ -571,7 +586,8 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
             Some(hint) => error.hint(hint),
             None => error,
         }
-    })
+    })?;
+    Ok((child, lowered.outcome))
 }
 
 /// Where init of a created container waits: in a directory that only the owner can enter.

@@ -43,9 +43,10 @@ pub(crate) enum Started {
 }
 
 /// Wait for the execve(2) of a started init: end of file after its announcement is the proof. `steps` are those
-/// that were left to do.
+/// that were left to do, `outcome` the page for init's last word if the caller has it.
 pub(crate) fn await_execve(
     socket: BorrowedFd<'_>,
+    outcome: Option<&OwnedFd>,
     steps: &[Named],
     signals: Option<&Signals>,
 ) -> Result<Started> {
@@ -55,20 +56,21 @@ pub(crate) fn await_execve(
         step::explain(step, message)
     };
     let mut announced = false;
-    let mut page = None;
+    let mut page: Option<OwnedFd> = None;
     loop {
         // Once it is announced, a signal is for the command.
         if let (Some(signals), false) = (signals, announced) {
             signals.wait_for(socket.as_raw_fd())?;
         }
         match receive(socket)? {
-            None if announced => {
-                return match page.as_ref().map(last_word).transpose()?.flatten() {
+            None => {
+                let last_word = page.as_ref().or(outcome).map(last_word).transpose()?.flatten();
+                return match last_word {
                     Some(message) => Err(failed(&message)),
-                    None => Ok(Started::Yes),
+                    None if announced => Ok(Started::Yes),
+                    None => Ok(Started::Died),
                 };
             }
-            None => return Ok(Started::Died),
             Some((Message { kind: MessageKind::Executing, .. }, file)) => (announced, page) = (true, file),
             Some((message, _)) if message.kind == MessageKind::Failed => return Err(failed(&message)),
             Some((message, _)) => {
@@ -80,7 +82,7 @@ pub(crate) fn await_execve(
 }
 
 /// What init left in its page where a seccomp filter may have kept it from saying so; `None` if nothing.
-fn last_word(page: &OwnedFd) -> Result<Option<Message>> {
+pub(crate) fn last_word(page: &OwnedFd) -> Result<Option<Message>> {
     let mut bytes = [0; Message::SIZE];
     fd::read_at(page.as_raw_fd(), &mut bytes, 0)
         .map_err(|error| Error::system("read what init left", errno(error)))?;
