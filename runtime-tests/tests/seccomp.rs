@@ -58,6 +58,20 @@ fn the_process_and_its_children_have_the_filter() {
     });
 }
 
+/// Where a process has every capability in its own namespace, and none to begin with outside of it.
+#[test]
+fn in_a_user_namespace() {
+    run_case(any(), |t| {
+        let rule = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 16}]);
+        let mut b = bundle(t, allowing(rule));
+        b.user_namespace().args(&["mkdir", "/tmp/d"]);
+        each_way(&b, |b, way| {
+            let out = t.run(b);
+            assert!(out.code == 1 && out.stderr.contains("Device or resource busy"), "{way}\n{out}");
+        });
+    });
+}
+
 #[test]
 fn a_rule_has_its_own_errno() {
     run_case(any(), |t| {
@@ -425,7 +439,12 @@ fn notifying(t: &Test, more: &[&str], n: usize) -> (Bundle, Console) {
 
 #[track_caller]
 fn answered(t: &Test, no_new_privs: bool, uid: u32, more: &[&str], n: usize) {
-    let (mut b, console) = notifying(t, more, n);
+    let (b, console) = notifying(t, more, n);
+    answers(t, b, console, no_new_privs, uid, more, n);
+}
+
+#[track_caller]
+fn answers(t: &Test, mut b: Bundle, console: Console, no_new_privs: bool, uid: u32, more: &[&str], n: usize) {
     b.set("/process/noNewPrivileges", json!(no_new_privs));
     b.set("/process/user", json!({"uid": uid, "gid": uid}));
     let (id, create) = t.creation(&b, &[]);
@@ -462,6 +481,19 @@ fn an_agent_answers() {
             [(true, 0), (true, 1000), (false, 0), (false, 1000)].into_iter().enumerate()
         {
             answered(t, no_new_privs, uid, &[], n);
+        }
+    });
+}
+
+#[test]
+fn an_agent_answers_for_a_user_namespace() {
+    run_case(any().differs("crun", "1.8.1 connects, and sends nothing in create"), |t| {
+        for (n, (no_new_privs, uid)) in
+            [(true, 0), (true, 1000), (false, 0), (false, 1000)].into_iter().enumerate()
+        {
+            let (mut b, console) = notifying(t, &[], n);
+            b.user_namespace();
+            answers(t, b, console, no_new_privs, uid, &[], n);
         }
     });
 }
