@@ -171,7 +171,12 @@ fn applets() -> &'static [String] {
 
 /// A 64-bit ELF executable whose program does exit(42), with the machine number and the interpreter that are asked for.
 pub fn hand_made_elf(machine: u16, interpreter: Option<&str>) -> Vec<u8> {
-    let code: &[u8] = &[0xb8, 60, 0, 0, 0, 0xbf, 42, 0, 0, 0, 0x0f, 0x05]; // mov eax,60; mov edi,42; syscall
+    // mov eax,60; mov edi,42; syscall
+    hand_made_program(machine, interpreter, &[0xb8, 60, 0, 0, 0, 0xbf, 42, 0, 0, 0, 0x0f, 0x05])
+}
+
+/// The same with a program of the caller's own, which does not return.
+pub fn hand_made_program(machine: u16, interpreter: Option<&str>, code: &[u8]) -> Vec<u8> {
     let interpreter = interpreter.map(|i| [i.as_bytes(), &[0]].concat());
     let segments: u16 = if interpreter.is_some() { 2 } else { 1 };
     let text = 64 + 56 * u64::from(segments);

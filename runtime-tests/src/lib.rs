@@ -12,7 +12,7 @@ mod loop_device;
 mod receive;
 mod runtime;
 
-pub use bundle::{Bundle, busybox, hand_made_elf};
+pub use bundle::{Bundle, busybox, hand_made_elf, hand_made_program};
 pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
 pub use cgroups::{Cgroups, has_controller, pure_v2, v1, v2_controllers};
 pub use container::Container;

@@ -716,7 +716,15 @@ fn b089_to_b096_resources() {
                 (
                     "B-102",
                     "/linux/seccomp",
-                    vec![json!({"defaultAction": "SCMP_ACT_ALLOW"})],
+                    vec![
+                        json!({"defaultAction": "SCMP_ACT_X"}),
+                        json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}),
+                        json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_VAX"]}),
+                        json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW"]}),
+                        json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}),
+                        json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"}),
+                        json!({"defaultAction": "SCMP_ACT_ERRNO"}),
+                    ],
                     &["linux.seccomp"],
                 ),
             ],

@@ -220,15 +220,6 @@ fn v2_without_the_controller_is_refused() {
     });
 }
 
-#[test]
-fn a_later_seccomp_is_refused_not_ignored() {
-    run_case(oar_only("what a later issue brings is refused, never ignored"), |t| {
-        let mut b = t.bundle();
-        b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}));
-        t.try_create(&b).clean_error().says("seccomp");
-    });
-}
-
 /// On every kind of host, before anything is made: all of them at once, each with its place.
 #[test]
 fn impossible_limits_are_refused_with_their_places() {

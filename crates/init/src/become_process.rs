@@ -62,21 +62,31 @@ impl Init {
         process::set_uid(uid)?;
         process::set_keep_capabilities(false)?;
         process::clear_ambient()?;
+        self.die_with_runtime()?;
+
+        // Not a word of it is taken on trust.
+        let differs = || Failure::new(Errno::PERM, detail::READ_BACK, &[]);
+        let same = process::uids()? == [uid; 3]
+            && process::gids()? == [gid; 3]
+            && (keep_groups != 0 || process::group_count()? == groups.0.len() / 4);
+        if !same {
+            return Err(differs());
+        }
+
+        if self.filter.is_some() {
+            // It takes CAP_SYS_ADMIN, which the change of ids has left permitted only. From here on every call of
+            // init is the filter's to judge.
+            let kept = process::capget()?;
+            process::capset(&Capabilities { effective: kept.permitted, ..kept })?;
+            self.load_filter()?;
+        }
         let sets = Capabilities { effective, permitted, inheritable };
         process::capset(&sets)?;
         for capability in (0..CAPABILITIES).filter(|capability| ambient >> capability & 1 == 1) {
             process::raise_ambient(capability)?;
         }
-
-        self.die_with_runtime()?;
-
-        // Not a word of it is taken on trust.
-        let same = process::uids()? == [uid; 3]
-            && process::gids()? == [gid; 3]
-            && process::capget()? == sets
-            && (keep_groups != 0 || process::group_count()? == groups.0.len() / 4);
-        if !same {
-            return Err(Failure::new(Errno::PERM, detail::READ_BACK, &[]));
+        if process::capget()? != sets {
+            return Err(differs());
         }
 
         if let Some((step, path)) = self.late_directory.take() {

@@ -10,6 +10,7 @@ use coracle_program::{List, Message, MessageKind, detail};
 use coracle_sys::{Errno, Fd, fd, process};
 
 use crate::path::Buffer;
+use crate::seccomp::Outcome;
 use crate::{Done, Failure, Init, hook};
 
 /// What execve(2) reads of a file to decide what it is (kernel BINPRM_BUF_SIZE).
@@ -81,23 +82,22 @@ impl Init {
     /// Replace the process. Returns why it could not be.
     pub(crate) fn execute(&mut self, args: List<'static>, env: List<'static>, home_uid: u32) -> Failure {
         match self.try_execute(args, env, home_uid) {
-            Ok(errno) => match self.executable.0.as_cstr() {
-                Ok(path) => diagnose(path, errno),
-                Err(errno) => errno.into(),
-            },
+            Ok((errno, seen)) => seen.map_or_else(|| errno.into(), |seen| seen.explain(errno)),
             Err(failure) => failure,
         }
     }
 
-    fn try_execute(&mut self, args: List<'static>, env: List<'static>, home_uid: u32) -> Done<Errno> {
+    /// The errno of execve(2), and what the file looked like.
+    fn try_execute(
+        &mut self,
+        args: List<'static>,
+        env: List<'static>,
+        home_uid: u32,
+    ) -> Done<(Errno, Option<Seen>)> {
         // Everything that is ours goes before the container's path is resolved again: close-on-exec would be too
         // late (CVE-2024-21626). Only the socket stays, and it closes with the exec.
-        let first = self.header.first_private;
-        let peer = self.peer as u32;
-        if peer > first {
-            fd::close_range(first, peer - 1)?;
-        }
-        fd::close_range(peer.saturating_add(1).max(first), u32::MAX)?;
+        let page = self.outcome.as_mut().and_then(Outcome::take_file);
+        self.close_all_but(self.peer, page.as_ref().map_or(self.peer, Fd::number))?;
 
         let argv = hook::pointers(args)?;
         let mut envp = coracle_sys::memory::PointerArray::new(env.len() + 1)?;
@@ -107,75 +107,115 @@ impl Init {
         if home_uid != u32::MAX {
             envp.push(home::variable(home_uid)?)?;
         }
+        let path = self.executable.0.as_cstr()?;
+        // With a filter this is the last chance to look.
+        let seen = if self.outcome.is_some() { look(path) } else { None };
         // A starter that is gone by now has started it all the same.
-        match self.say(&Message::new(MessageKind::Executing), None) {
+        match self.say(&Message::new(MessageKind::Executing), page.as_ref().map(Fd::number)) {
             Err(Failure(Message { errno: libc::EPIPE | libc::ECONNRESET, .. })) => {}
             other => other?,
         }
-        Ok(process::execute(self.executable.0.as_cstr()?, &argv, &envp))
+        drop(page);
+        self.load_filter()?;
+        let path = self.executable.0.as_cstr()?;
+        let errno = process::execute(path, &argv, &envp);
+        Ok((errno, if self.outcome.is_some() { seen } else { look(path) }))
     }
-}
 
-/// Why did execve(2) of this file fail?
-fn diagnose(path: &CStr, errno: Errno) -> Failure {
-    let Ok(file) = open(path, libc::O_RDONLY | libc::O_NONBLOCK) else { return errno.into() };
-    if errno == Errno::ACCES && matches!(fd::fstatfs(file.number()), Ok((_, flags)) if flags & ST_NOEXEC != 0)
-    {
-        return Failure::new(errno, detail::NOEXEC, &[]);
-    }
-    let mut head = [0u8; HEAD];
-    let Ok(length) = fd::read(file.number(), &mut head) else { return errno.into() };
-    match head.get(..length).unwrap_or_default() {
-        [b'#', b'!', line @ ..] => {
-            let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_start();
-            let interpreter = line.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
-            Failure::new(errno, detail::SCRIPT_INTERPRETER, interpreter)
+    /// Of the descriptors that the command does not get.
+    fn close_all_but(&self, one: i32, other: i32) -> Done {
+        let mut first = self.header.first_private;
+        for kept in [one.min(other) as u32, one.max(other) as u32] {
+            if kept > first {
+                fd::close_range(first, kept - 1)?;
+            }
+            first = first.max(kept.saturating_add(1));
         }
-        [0x7f, b'E', b'L', b'F', rest @ ..] => elf(file.number(), rest, errno),
-        _ if errno == Errno::NOEXEC => Failure::new(errno, detail::NOT_A_PROGRAM, &[]),
-        _ => errno.into(),
+        Ok(fd::close_range(first, u32::MAX)?)
     }
 }
 
-/// `rest` is the file from byte 4 on. Offsets are of the ELF-64 header and program header (elf(5)).
-fn elf(file: i32, rest: &[u8], errno: Errno) -> Failure {
-    let u16_at = |bytes: &[u8], at: usize| {
-        bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
-    };
+/// What can be seen of a file that explains why execve(2) of it fails.
+struct Seen {
+    noexec: bool,
+    head: [u8; HEAD],
+    /// Of `head`.
+    length: usize,
+    /// From the ELF header, with its NUL and what comes after it.
+    interpreter: [u8; Message::DATA],
+}
+
+/// `None` for a file that init may not read.
+fn look(path: &CStr) -> Option<Seen> {
+    let file = open(path, libc::O_RDONLY | libc::O_NONBLOCK).ok()?;
+    let noexec = matches!(fd::fstatfs(file.number()), Ok((_, flags)) if flags & ST_NOEXEC != 0);
+    let mut seen = Seen { noexec, head: [0; HEAD], length: 0, interpreter: [0; Message::DATA] };
+    seen.length = fd::read_at(file.number(), &mut seen.head, 0).unwrap_or(0);
+    elf_interpreter(file.number(), &seen.head, &mut seen.interpreter);
+    Some(seen)
+}
+
+impl Seen {
+    fn explain(&self, errno: Errno) -> Failure {
+        if errno == Errno::ACCES && self.noexec {
+            return Failure::new(errno, detail::NOEXEC, &[]);
+        }
+        match self.head.get(..self.length).unwrap_or_default() {
+            [b'#', b'!', line @ ..] => {
+                let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_start();
+                let interpreter = line.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
+                Failure::new(errno, detail::SCRIPT_INTERPRETER, interpreter)
+            }
+            [0x7f, b'E', b'L', b'F', ..] => match errno {
+                Errno::NOEXEC => {
+                    Failure::new(errno, detail::MACHINE, &u16_at(&self.head, E_MACHINE).to_ne_bytes())
+                }
+                Errno::NOENT if self.interpreter[0] != 0 => {
+                    let name = self.interpreter.split(|byte| *byte == 0).next().unwrap_or_default();
+                    Failure::new(errno, detail::ELF_INTERPRETER, name)
+                }
+                _ => errno.into(),
+            },
+            _ if errno == Errno::NOEXEC => Failure::new(errno, detail::NOT_A_PROGRAM, &[]),
+            _ => errno.into(),
+        }
+    }
+}
+
+const E_MACHINE: usize = 18;
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
+}
+
+/// Offsets are of the ELF-64 header and program header (elf(5)). Left empty for what is no ELF file of this machine.
+fn elf_interpreter(file: i32, head: &[u8], name: &mut [u8]) {
     let u64_at = |bytes: &[u8], at: usize| {
         bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
     };
     const CLASS_64: u8 = 2;
     const EM_X86_64: u16 = 62;
     const PT_INTERP: u16 = 3;
-    let machine = u16_at(rest, 18 - 4);
-    if errno == Errno::NOEXEC {
-        return Failure::new(errno, detail::MACHINE, &machine.to_ne_bytes());
+    if !matches!(head, [0x7f, b'E', b'L', b'F', CLASS_64, ..]) || u16_at(head, E_MACHINE) != EM_X86_64 {
+        return;
     }
-    if errno != Errno::NOENT || rest.first() != Some(&CLASS_64) || machine != EM_X86_64 {
-        return errno.into();
-    }
-    let table = u64_at(rest, 32 - 4);
-    let entry_size = u16_at(rest, 54 - 4) as u64;
-    for index in 0..u16_at(rest, 56 - 4) as u64 {
+    let table = u64_at(head, 32);
+    let entry_size = u16_at(head, 54) as u64;
+    for index in 0..u16_at(head, 56) as u64 {
         let mut entry = [0u8; 56];
         let at = table.wrapping_add(index.wrapping_mul(entry_size));
         if fd::read_at(file, &mut entry, at) != Ok(entry.len()) {
-            break;
+            return;
         }
         // p_type is 32 bits; the types that matter fit in the low half.
         if u16_at(&entry, 0) == PT_INTERP && u16_at(&entry, 2) == 0 {
-            let mut name = [0u8; Message::DATA];
             let size = (u64_at(&entry, 32) as usize).min(name.len());
-            let read = name.get_mut(..size).map(|name| fd::read_at(file, name, u64_at(&entry, 8)));
-            if let Some(Ok(length)) = read {
-                let name = name.get(..length).unwrap_or_default();
-                let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-                return Failure::new(errno, detail::ELF_INTERPRETER, name);
+            if let Some(name) = name.get_mut(..size) {
+                fd::read_at(file, name, u64_at(&entry, 8)).ok(); // as much of it as there is
             }
+            return;
         }
     }
-    errno.into()
 }
 
 /// HOME from the container's /etc/passwd, which is as hostile as the rest of the tree: a regular file, read up to a

@@ -14,6 +14,7 @@ mod execute;
 mod hook;
 mod path;
 mod rootfs;
+mod seccomp;
 mod terminal;
 
 use core::ffi::CStr;
@@ -23,6 +24,7 @@ use coracle_sys::{Errno, Fd, fd, memory, process, socket, tty};
 
 use crate::execute::Executable;
 use crate::rootfs::Rootfs;
+use crate::seccomp::{Filter, Outcome};
 
 /// Exit status when there is nobody to tell the reason to.
 const ORPHAN: i32 = 71;
@@ -55,6 +57,10 @@ pub(crate) struct Init {
     /// The working directory, which could not be entered as root (a network filesystem): the user may. With its step.
     late_directory: Option<(u32, &'static CStr)>,
     executable: Executable,
+    /// Not loaded yet.
+    filter: Option<Filter>,
+    /// Where the last word goes too, in case that a filter lets no other out.
+    outcome: Option<Outcome>,
     step: u32,
 }
 
@@ -88,11 +94,16 @@ fn run(program: Program<'static>) -> ! {
         proc: None,
         late_directory: None,
         executable: Executable::default(),
+        filter: None,
+        outcome: None,
         step: 0,
     };
     let failure = init.walk(program);
     let Failure(mut message) = failure;
     message.step = init.step;
+    if let Some(outcome) = &init.outcome {
+        outcome.leave(&message);
+    }
     // The last word; if nobody listens any more there is nobody to tell.
     socket::send(init.peer, &message.encode(), None).ok(); // see above
     process::exit(1)
@@ -221,7 +232,11 @@ impl Init {
                 Ok(())
             }
             Op::Rlimit { resource, soft, hard } => Ok(process::prlimit(0, resource, soft, hard)?),
-            Op::AwaitStart { listener } => self.await_start(listener),
+            Op::Seccomp { flags, program, page } => self.keep_filter(flags, program.0, page),
+            Op::AwaitStart { listener } => {
+                self.load_filter()?;
+                self.await_start(listener)
+            }
             Op::Execute { args, env, home_uid } => Err(self.execute(args, env, home_uid)),
         }
     }

@@ -164,7 +164,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
             Kind::Choice(&["text", "json"], |o, v| o.json_log = v == "json"),
             "how the lines of the log are written: text (default) or json",
         ),
-        switch("debug", |o, v| o.debug = v, "log how long each phase took"),
+        switch("debug", |o, v| o.debug = v, "log how long each phase took, and what may explain a surprise"),
         switch(
             "systemd-cgroup",
             |o, v| o.systemd_cgroup = v,

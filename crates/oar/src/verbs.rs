@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use coracle_runtime::{Code, CreateOptions, Error, ExitStatus, Result, RunOptions, Runtime};
+use coracle_runtime::{Code, CreateOptions, Error, ExitStatus, Result, RunOptions, Runtime, Told};
 use serde_json::Value;
 
 use crate::descriptors::Passed;
@@ -42,6 +42,7 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         }
         Action::Create(id) => {
             let created = open()?.create(&id, &create_options(options, passed))?;
+            created.notes.iter().for_each(|note| log.debug(note));
             created.warnings.iter().for_each(|warning| log.warning(warning));
             Ok(0)
         }
@@ -56,8 +57,11 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         Action::Run(id) => {
             let run =
                 RunOptions { detach: options.detach, keep: options.keep, subreaper: !options.no_subreaper };
-            let mut warn = |warning: &str| log.warning(warning);
-            open()?.run(&id, &create_options(options, passed), &run, &mut warn).map(exit_status)
+            let mut tell = |told: Told<'_>| match told {
+                Told::Warning(warning) => log.warning(warning),
+                Told::Note(note) => log.debug(note),
+            };
+            open()?.run(&id, &create_options(options, passed), &run, &mut tell).map(exit_status)
         }
         Action::List => containers(&open()?, options, log),
         Action::Events(id) => {

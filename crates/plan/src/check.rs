@@ -13,6 +13,8 @@ use crate::types::{Violation, Warning};
 pub(crate) struct Check {
     pub(crate) violations: Vec<Violation>,
     pub(crate) warnings: Vec<Warning>,
+    /// [`crate::Plan::notes`].
+    pub(crate) notes: Vec<Warning>,
     /// [`crate::Options::strict`].
     pub(crate) strict: bool,
 }
@@ -29,6 +31,10 @@ impl Check {
 
     pub(crate) fn warn(&mut self, place: impl Into<String>, text: impl Into<String>) {
         self.warnings.push(Warning { place: place.into(), text: text.into() });
+    }
+
+    pub(crate) fn note(&mut self, place: impl Into<String>, text: impl Into<String>) {
+        self.notes.push(Warning { place: place.into(), text: text.into() });
     }
 
     /// What this host cannot express: it is left out, unless the caller wants all or nothing.

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::capabilities;
 use crate::check::{Check, shorten, shown};
+use crate::seccomp;
 use crate::types::{Violation, Warning};
 
 /// Nobody reads more, and a document may hold millions.
@@ -175,6 +176,16 @@ impl Scan {
     fn string(&mut self, text: &str) {
         if text.contains('\0') {
             self.violation(format!("must not hold a NUL (got {})", shown(text)));
+        }
+        let is = |at: usize, name: &str| matches!(self.path.get(at), Some(Segment::Key(key)) if key == name);
+        if is(1, "seccomp") && is(0, "linux") {
+            // All of them, where the types would stop at the first one. Most of the strings are names of syscalls.
+            if !is(4, "names")
+                && let Some(rule) = seccomp::unknown_name(&self.shape(), text)
+            {
+                self.violation(format!("{rule} (got {})", shown(text)));
+            }
+            return;
         }
         // Most strings are elsewhere; a shape costs an allocation.
         if self.path.len() < 4 {

@@ -96,6 +96,9 @@ fn outside(plan: &Plan) -> Vec<String> {
             shown(&rdt.schemata.join("; "))
         ));
     }
+    if let Some(listener) = &plan.outside.seccomp_listener {
+        lines.push(format!("seccomp listener to {}  (linux.seccomp.listenerPath)", shown(&listener.path)));
+    }
     let hooks = &plan.hooks;
     for hook in
         [&hooks.prestart, &hooks.create_runtime, &hooks.poststart, &hooks.poststop].into_iter().flatten()
@@ -166,6 +169,7 @@ pub fn describe(step: &Step) -> String {
         Action::Umask { mask } => format!("set umask to {mask:04o}"),
         Action::NoNewPrivileges => "set no_new_privs".to_string(),
         Action::WorkingDirectory { path } => format!("change to {}", text(path)),
+        Action::Seccomp(_) => "load the seccomp filter".to_string(),
         Action::Identity(identity) => format!("become uid {} gid {}", identity.uid, identity.gid),
         Action::AwaitStart { .. } => "wait for start".to_string(),
         Action::FindExecutable { name, .. } => format!("find executable {:?}", Plain(name)),
@@ -247,6 +251,7 @@ fn in_full(step: &Step) -> String {
             details
         }
         Action::Identity(identity) => identity_details(identity),
+        Action::Seccomp(filter) => seccomp_details(filter),
         Action::AwaitStart { parked } => {
             vec![if *parked { "on the start socket" } else { "on the control socket" }.to_string()]
         }
@@ -294,6 +299,20 @@ fn scheduler_details(scheduler: &Scheduler) -> Vec<String> {
         details.push(format!("{}/{}/{} ns", scheduler.runtime, scheduler.deadline, scheduler.period));
     }
     details
+}
+
+fn seccomp_details(filter: &crate::types::Seccomp) -> Vec<String> {
+    let mut details = vec![
+        format!("{} instructions", filter.program.len() / 8),
+        format!("for {}", filter.architectures.join("+")),
+        format!("default {}", filter.default),
+        format!("flags {:#x}", filter.flags),
+    ];
+    if filter.notifies {
+        details.push("with a listener".to_string());
+    }
+    // Words of several words, so commas.
+    vec![details.join(", ")]
 }
 
 fn identity_details(identity: &Identity) -> Vec<String> {

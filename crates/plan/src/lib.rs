@@ -26,6 +26,7 @@ mod process;
 mod resources;
 mod rootfs;
 mod scheduling;
+mod seccomp;
 mod sysctl;
 mod systemd_unit;
 mod types;
@@ -39,4 +40,7 @@ pub use memory_policy::{memory_policy_flags, memory_policy_modes};
 pub use mount_options::mount_option_names;
 pub use namespaces::namespace_names;
 pub use plan::plan;
+pub use seccomp::{
+    architecture_names as seccomp_architecture_names, seccomp_actions, seccomp_flags, seccomp_operators,
+};
 pub use types::*;

@@ -16,7 +16,7 @@ use crate::types::{
 };
 use crate::{
     capabilities, cgroup, devices, hooks, intel_rdt, memory_policy, mounts, namespaces, net_devices, process,
-    rootfs, scheduling, sysctl,
+    rootfs, scheduling, seccomp, sysctl,
 };
 
 /// The newest minor version of the specification whose fields are known here.
@@ -51,9 +51,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         let running = format!("{}.{}", host.kernel.0, host.kernel.1);
         check.refuse("linux.namespaces", "a new time namespace needs Linux 6.1 or newer", running);
     }
-    if linux.is_some_and(|l| l.seccomp().is_some()) {
-        check.violation("linux.seccomp", "seccomp is not supported by this version");
-    }
+    let (filter, seccomp_listener) = seccomp::plan(linux, host, &mut check);
     let Some(process) = spec.process() else {
         check.violation("process", "is missing: it is needed to create a container");
         return Err(check.violations);
@@ -64,6 +62,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         oom_score_adj: scheduling::oom_score_adj(process, host, &mut check),
         net_devices,
         intel_rdt,
+        seccomp_listener,
     };
     if !check.violations.is_empty() {
         return Err(check.violations);
@@ -131,13 +130,28 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     steps.extend(personality);
     steps.extend(memory_policy);
     steps.extend(ending.labels);
+    // As late as possible: before what takes away the right to load it; before the wait, if an agent is to have the
+    // listener by then; else right before the command.
+    let no_new_privs = process.no_new_privileges() == Some(true);
+    let (mut early, mut waiting, mut late) = (None, None, None);
+    match &filter {
+        Some(filter) if !no_new_privs && !may_load_filters(&ending.identity) => early = Some(filter),
+        Some(filter) if filter.notifies => waiting = Some(filter),
+        filter => late = filter.as_ref(),
+    }
+    let load = |filter: Option<&types::Seccomp>| {
+        filter.map(|filter| add(Action::Seccomp(filter.clone()), "linux.seccomp"))
+    };
+    steps.extend(load(early));
     steps.push(ending.identity);
-    if process.no_new_privileges() == Some(true) {
+    if no_new_privs {
         steps.push(add(Action::NoNewPrivileges, "process.noNewPrivileges"));
     }
     steps.push(ending.find);
+    steps.extend(load(waiting));
     steps.push(add(Action::AwaitStart { parked: !options.run }, ""));
     steps.extend(hooks.start_container);
+    steps.extend(load(late));
     steps.push(ending.execute);
 
     Ok(Plan {
@@ -153,7 +167,14 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         terminal: process.terminal().unwrap_or(false),
         preserve_fds: options.preserve_fds,
         warnings: check.warnings,
+        notes: check.notes,
     })
+}
+
+/// Does the process have CAP_SYS_ADMIN until the end?
+fn may_load_filters(identity: &Step) -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    matches!(&identity.action, Action::Identity(identity) if identity.effective & CAP_SYS_ADMIN != 0)
 }
 
 /// Does the runtime have something to do with the process before it may go on?

@@ -144,6 +144,8 @@ pub struct Plan {
     pub terminal: bool,
     pub preserve_fds: u32,
     pub warnings: Vec<Warning>,
+    /// What is as the specification wants it, and may still explain a surprise: for those who ask for details.
+    pub notes: Vec<Warning>,
 }
 
 /// The clone: which namespaces are made and which are joined.
@@ -370,6 +372,17 @@ pub struct Outside {
     pub oom_score_adj: Option<i32>,
     pub net_devices: Vec<NetDevice>,
     pub intel_rdt: Option<IntelRdt>,
+    /// Who answers for a filter that notifies.
+    pub seccomp_listener: Option<SeccompListener>,
+}
+
+/// `linux.seccomp.listenerPath` and `listenerMetadata`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeccompListener {
+    /// A stream socket on the host, absolute.
+    pub path: String,
+    /// Passed on as it is; may be empty.
+    pub metadata: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -543,6 +556,9 @@ pub enum Action {
     },
     /// Groups, ids and the five capability sets, read back afterwards.
     Identity(Identity),
+    /// The filter, which the step after this one loads at its last moment: [`Action::Identity`] before it gives up
+    /// CAP_SYS_ADMIN, [`Action::AwaitStart`] before it waits, [`Action::Execute`] right before execve(2).
+    Seccomp(Seccomp),
     /// Ready: the runtime commits; then wait for start (parked on the start socket, or on the control socket).
     AwaitStart {
         parked: bool,
@@ -670,6 +686,21 @@ pub enum DeviceKind {
     Character,
     Block,
     Fifo,
+}
+
+/// A seccomp(2) filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seccomp {
+    /// An array of struct sock_filter.
+    pub program: Vec<u8>,
+    /// SECCOMP_FILTER_FLAG_*.
+    pub flags: u32,
+    /// Calls wait for [`Outside::seccomp_listener`].
+    pub notifies: bool,
+    /// What happens to a call that no rule decides: `SCMP_ACT_ERRNO 1`.
+    pub default: String,
+    /// Architectures with calls of their own: `x86_64`, the native one first.
+    pub architectures: Vec<String>,
 }
 
 /// sched_setattr(2).

@@ -933,16 +933,193 @@ fn b88_intel_rdt() {
     assert_eq!((root.group.as_str(), root.named), ("", true));
 }
 
+fn profile(value: Value) -> Value {
+    with(&[("/linux/seccomp", value)])
+}
+
+/// A profile with one rule for mkdir, and these members of the rule.
+fn mkdir(members: Value) -> Value {
+    let mut rule = json!({"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"});
+    rule.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+}
+
+fn set_in(mut value: Value, key: &str, new: Value) -> Value {
+    value[key] = new;
+    value
+}
+
 #[test]
-fn b102_seccomp_is_refused_never_ignored() {
-    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW"});
-    refuses(
-        &with(&[("/linux/seccomp", profile)]),
-        "linux.seccomp",
-        "seccomp is not supported by this version",
+fn b102_seccomp_names_are_known_or_refused() {
+    let arg = |value: Value| mkdir(json!({"args": [value]}));
+    for (value, place, text) in [
+        (json!({"defaultAction": "SCMP_ACT_X"}), "defaultAction", "is not an action (got SCMP_ACT_X)"),
+        (mkdir(json!({"action": "ALLOW"})), "syscalls[0].action", "is not an action (got ALLOW)"),
+        (
+            set_in(mkdir(json!({})), "architectures", json!(["SCMP_ARCH_X86", "SCMP_ARCH_VAX"])),
+            "architectures[1]",
+            "is not an architecture",
+        ),
+        // The types know this one, the specification does not.
+        (
+            set_in(mkdir(json!({})), "architectures", json!(["SCMP_ARCH_NATIVE"])),
+            "architectures[0]",
+            "is not an architecture",
+        ),
+        (
+            set_in(mkdir(json!({})), "flags", json!(["SECCOMP_FILTER_FLAG_NEW_LISTENER"])),
+            "flags[0]",
+            "is not a flag",
+        ),
+        (arg(json!({"index": 0, "value": 1, "op": "EQ"})), "syscalls[0].args[0].op", "is not an operator"),
+        (arg(json!({"index": 6, "value": 1, "op": "SCMP_CMP_EQ"})), "syscalls[0].args[0].index", "at most 5"),
+        (
+            arg(json!({"index": 0, "value": -1, "op": "SCMP_CMP_EQ"})),
+            "syscalls[0].args[0].value",
+            "invalid value",
+        ),
+        (mkdir(json!({"names": []})), "syscalls[0].names", "is empty"),
+        (json!({"syscalls": []}), "", "missing field `defaultAction`"),
+    ] {
+        let dot = if place.is_empty() { "" } else { "." };
+        refuses(&profile(value), &format!("linux.seccomp{dot}{place}"), text);
+    }
+}
+
+#[test]
+fn b102_seccomp_errnos() {
+    for (value, place, text) in [
+        (mkdir(json!({"errnoRet": 4096})), "syscalls[0].errnoRet", "4095"),
+        (mkdir(json!({"action": "SCMP_ACT_KILL", "errnoRet": 1})), "syscalls[0].errnoRet", "no errno"),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 38}),
+            "defaultErrnoRet",
+            "returns no errno",
+        ),
+    ] {
+        refuses(&profile(value), &format!("linux.seccomp.{place}"), text);
+    }
+}
+
+#[test]
+fn b102_seccomp_all_that_is_wrong_at_once() {
+    let value = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1, "listenerMetadata": "m",
+        "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+        "syscalls": [
+            {"names": ["mkdir"], "action": "SCMP_ACT_KILL", "errnoRet": 2},
+            {"names": [], "action": "SCMP_ACT_ERRNO", "args": [{"index": 9, "value": 0, "op": "SCMP_CMP_NE"}]}
+        ]
+    });
+    let old = Host { kernel: (5, 15), ..host() };
+    let violations = refused_on(&profile(value), &old, &options());
+    for place in [
+        "defaultErrnoRet",
+        "listenerMetadata",
+        "flags",
+        "flags[0]",
+        "syscalls[0].errnoRet",
+        "syscalls[1].names",
+        "syscalls[1].args[0].index",
+    ] {
+        let start = format!("linux.seccomp.{place}: ");
+        assert!(violations.iter().any(|line| line.starts_with(&start)), "{place}: {violations:#?}");
+    }
+    assert_eq!(violations.len(), 7, "{violations:#?}");
+}
+
+#[test]
+fn b102_seccomp_that_stops_execve() {
+    let allow = json!({"names": ["execve"], "action": "SCMP_ACT_ALLOW"});
+    let with_rules = |default: &str, rules: Value| json!({"defaultAction": default, "syscalls": rules});
+    let conditional = json!({
+        "names": ["execve"], "action": "SCMP_ACT_KILL", "args": [{"index": 5, "value": 1, "op": "SCMP_CMP_EQ"}]
+    });
+    for (value, name) in [
+        (json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"}), "SCMP_ACT_KILL_PROCESS"),
+        (
+            with_rules("SCMP_ACT_ERRNO", json!([{"names": ["read"], "action": "SCMP_ACT_ALLOW"}])),
+            "SCMP_ACT_ERRNO",
+        ),
+        (
+            with_rules("SCMP_ACT_ALLOW", json!([{"names": ["execve"], "action": "SCMP_ACT_TRAP"}])),
+            "SCMP_ACT_TRAP",
+        ),
+        (with_rules("SCMP_ACT_TRACE", json!([])), "SCMP_ACT_TRACE"),
+    ] {
+        refuses(&profile(value), "linux.seccomp", &format!("execve is answered {name}"));
+    }
+    for value in [
+        with_rules("SCMP_ACT_KILL", json!([allow])),
+        with_rules("SCMP_ACT_LOG", json!([])),
+        with_rules("SCMP_ACT_ALLOW", json!([conditional])),
+    ] {
+        planned(&profile(value));
+    }
+}
+
+#[test]
+fn seccomp_unknown_syscalls_are_a_note_or_with_strict_refused() {
+    let names = json!({"names": ["mkdir", "from_the_future", "from_the_future", "a\nb"]});
+    let document = profile(mkdir(names));
+    let plan = planned(&document);
+    assert!(plan.warnings.is_empty(), "{:#?}", plan.warnings);
+    let notes: Vec<String> = plan.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [r"linux.seccomp.syscalls: skipped, no architecture has a syscall of the name: from_the_future a\nb"]
     );
-    let unknown = json!({"defaultAction": "SCMP_ACT_X"});
-    refuses(&with(&[("/linux/seccomp", unknown)]), "linux.seccomp.defaultAction", "unknown variant");
+    let violations = refused_on(&document, &host(), &Options { strict: true, ..options() });
+    assert_eq!(violations.len(), 3, "{violations:#?}");
+    assert!(violations[0].starts_with("linux.seccomp.syscalls[0].names[1]: "), "{violations:#?}");
+}
+
+#[test]
+fn seccomp_flags_mean_what_runc_has_them_mean() {
+    let flags = |value: Option<Value>| {
+        let given = mkdir(json!({}));
+        let plan = planned(&profile(match value {
+            Some(value) => set_in(given, "flags", value),
+            None => given,
+        }));
+        plan.steps.into_iter().find_map(|step| match step.action {
+            Action::Seccomp(filter) => Some(filter.flags),
+            _ => None,
+        })
+    };
+    assert_eq!(flags(None), Some(4));
+    assert_eq!(flags(Some(json!([]))), Some(0));
+    let two = json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"]);
+    assert_eq!(flags(Some(two)), Some(3));
+    let killable = set_in(mkdir(json!({"action": "SCMP_ACT_NOTIFY"})), "listenerPath", json!("/s"));
+    let killable = set_in(killable, "flags", json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]));
+    planned(&profile(killable.clone()));
+    let old = Host { kernel: (5, 18), ..host() };
+    refuses_on(&profile(killable), &old, &options(), "linux.seccomp.flags[0]", "needs Linux 5.19 or newer");
+}
+
+#[test]
+fn seccomp_listeners() {
+    let notify = mkdir(json!({"action": "SCMP_ACT_NOTIFY"}));
+    refuses(&profile(notify.clone()), "linux.seccomp.listenerPath", "is missing");
+    let path = |value: &str| set_in(notify.clone(), "listenerPath", json!(value));
+    refuses(&profile(path("relative")), "linux.seccomp.listenerPath", "absolute");
+    let default = json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/s"});
+    refuses(&profile(default), "linux.seccomp.defaultAction", "init");
+    let write = json!({"names": ["write"], "action": "SCMP_ACT_NOTIFY"});
+    refuses(
+        &profile(set_in(path("/s"), "syscalls", json!([write]))),
+        "linux.seccomp.syscalls[0].action",
+        "write",
+    );
+    let metadata = set_in(mkdir(json!({})), "listenerMetadata", json!("m"));
+    refuses(&profile(metadata), "linux.seccomp.listenerMetadata", "without listenerPath");
+
+    let plan = planned(&profile(set_in(path("/s"), "listenerMetadata", json!("m"))));
+    let listener = SeccompListener { path: "/s".into(), metadata: "m".into() };
+    assert_eq!(plan.outside.seccomp_listener, Some(listener));
+    let plan = warns(&profile(set_in(mkdir(json!({})), "listenerPath", json!("/s"))), "no listener");
+    assert_eq!(plan.outside.seccomp_listener, None);
 }
 
 #[test]

@@ -593,3 +593,42 @@ fn descriptions_are_one_line_whatever_the_document_says() {
     assert!(!text.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text:?}");
     at(&plan, "execute \"/a\\n\\u{1b}[2J\\u{202e}\\\"\"");
 }
+
+/// As late as the right to load it, and an agent, allow.
+#[test]
+fn the_seccomp_filter_is_loaded_as_late_as_it_can_be() {
+    const LOAD: &str = "load the seccomp filter";
+    let deny = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]});
+    let notify = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]
+    });
+    let admin = json!({"effective": ["CAP_SYS_ADMIN"], "permitted": ["CAP_SYS_ADMIN"], "bounding": ["CAP_SYS_ADMIN"]});
+    let before = |profile: &Value, no_new_privs: bool, capabilities: &Value| {
+        let plan = planned(&with(&[
+            ("/linux/seccomp", profile.clone()),
+            ("/process/noNewPrivileges", json!(no_new_privs)),
+            ("/process/capabilities", capabilities.clone()),
+            ("/hooks", json!({"startContainer": [{"path": "/h"}]})),
+        ]));
+        steps(&plan)[at(&plan, LOAD) + 1].clone()
+    };
+    let none = json!({});
+    for (profile, no_new_privs, capabilities, next) in [
+        (&deny, true, &none, "execute \"/bin/true\""),
+        (&deny, false, &admin, "execute \"/bin/true\""),
+        (&deny, false, &none, "become uid 0 gid 0"),
+        (&notify, true, &none, "wait for start"),
+        (&notify, false, &admin, "wait for start"),
+        (&notify, false, &none, "become uid 0 gid 0"),
+    ] {
+        assert_eq!(before(profile, no_new_privs, capabilities), next, "{no_new_privs} {capabilities}");
+    }
+    let plan = planned(&with(&[("/linux/seccomp", notify)]));
+    let Action::Seccomp(filter) = action(&plan, LOAD) else { panic!() };
+    assert!(filter.notifies && filter.flags == 12 && filter.program.len() % 8 == 0, "{filter:?}");
+    assert_eq!(
+        (filter.default.as_str(), filter.architectures),
+        ("SCMP_ACT_ALLOW", vec!["x86_64".to_string()])
+    );
+}

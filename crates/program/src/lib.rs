@@ -16,7 +16,7 @@ pub use field::{Bytes, Field, List, Reader};
 pub use message::{Message, MessageKind, detail};
 
 /// Changes with every change of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const MAGIC: u32 = u32::from_ne_bytes(*b"crcl");
 
 /// What is wrong with a program. Init cannot do better than stop.
@@ -128,6 +128,10 @@ ops! {
     /// The host's /dev/null as a detached mount, for the masks; taken from the host's tree with an `fd` of -1.
     42 TakeNull { fd: i32 }
     43 Rlimit { resource: u32, soft: u64, hard: u64 }
+    /// A seccomp filter: `program` is an array of struct sock_filter. The op that follows loads it at its own last
+    /// moment: Identity before it gives up capabilities, AwaitStart before it waits, Execute before execve(2). `page`
+    /// is a file of one page, where init leaves why it failed without a system call that the filter could forbid.
+    44 Seccomp { flags: u32, program: Bytes<'a>, page: i32 }
     /// execve(2). `home_uid` is the user whose home directory becomes HOME, u32::MAX for none.
     41 Execute { args: List<'a>, env: List<'a>, home_uid: u32 }
 }

@@ -8,12 +8,15 @@
 //!     ◀─────────────────────────── Mounted only if prestart or createRuntime hooks exist
 //! hooks; Go ─────────────────────────────▶
 //!     ◀─────────────────────────── Console only with a terminal; carries the master
+//!     ◀──────────────────────────── Listener only if a seccomp filter notifies; the runtime takes the descriptor
+//! hand it to the agent; Go ──────────────▶ as soon as it is there, and init closes its own
 //!     ◀───────────────────────────── Ready from here on it lives by the socket alone
 //! record; Go ────────────────────────────▶ parked: waits on the start socket; run: goes on
 //!
 //! start                                    init, parked
 //! connect; Start ────────────────────────▶
-//!     ◀───────────────────────── Executing then end of file: execve succeeded
+//!     ◀───────────────────────── Executing then end of file: execve succeeded. Under a seccomp filter it carries the
+//!                                          file of a page; a Failed message in that says otherwise
 //!     ◀──────────── Failed{step, errno, …} instead of any of the above
 //!     ◀────────────── Warning{step, errno} at any time before Ready
 //! ```
@@ -30,9 +33,11 @@ pub enum MessageKind {
     Executing,
     Failed,
     Warning,
+    /// `detail` is the number under which the listener will be open in init, once the filter is loaded.
+    Listener,
 }
 
-const KINDS: [MessageKind; 8] = [
+const KINDS: [MessageKind; 9] = [
     MessageKind::Go,
     MessageKind::Mounted,
     MessageKind::Console,
@@ -41,6 +46,7 @@ const KINDS: [MessageKind; 8] = [
     MessageKind::Executing,
     MessageKind::Failed,
     MessageKind::Warning,
+    MessageKind::Listener,
 ];
 
 /// One message. `errno` is 0 where no call failed; `detail` and `data` belong to the kind of op that failed.

@@ -27,6 +27,7 @@ fn example() -> Vec<u8> {
         },
     );
     writer.push(3, Op::PivotRoot {});
+    writer.push(4, Op::Seccomp { flags: 12, program: Bytes(&[6, 0, 0, 0, 0, 0, 0xff, 0x7f]), page: 9 });
     writer.finish()
 }
 
@@ -37,12 +38,14 @@ fn what_is_written_is_read() {
     let program = Program::new(&bytes).unwrap();
     assert_eq!(program.header, HEADER);
     let ops: Vec<_> = program.map(Result::unwrap).collect();
-    assert_eq!(ops.len(), 3);
+    assert_eq!(ops.len(), 4);
     assert_eq!(ops[0], Numbered { step: 1, op: Op::Hostname { name: c"oar" } });
     let Op::Mount { options, set, .. } = ops[1].op else { panic!("{:?}", ops[1]) };
     assert_eq!(options.iter().collect::<Vec<_>>(), [c"mode", c"755", c"nosymfollow", c""]);
     assert_eq!(set, 14);
     assert_eq!(ops[2].op, Op::PivotRoot {});
+    let program = Bytes(&[6, 0, 0, 0, 0, 0, 0xff, 0x7f]);
+    assert_eq!(ops[3], Numbered { step: 4, op: Op::Seccomp { flags: 12, program, page: 9 } });
 }
 
 #[cfg(feature = "encode")]
@@ -51,7 +54,7 @@ fn a_program_cut_anywhere_is_malformed_or_shorter() {
     let bytes = example();
     for end in 0..bytes.len() {
         if let Ok(program) = Program::new(&bytes[..end]) {
-            assert!(program.filter(Result::is_ok).count() < 3);
+            assert!(program.filter(Result::is_ok).count() < 4);
         }
     }
 }
@@ -62,6 +65,10 @@ fn messages_survive_the_socket() {
     assert_eq!(Message::decode(&message.encode()), Ok(message));
     assert_eq!(message.data(), b"/lib/ld.so");
     assert_eq!(Message::decode(&message.encode()[1..]), Err(Malformed));
+    let listener = Message::new(MessageKind::Listener).with(17, &[]);
+    assert_eq!(Message::decode(&listener.encode()), Ok(listener));
+    // A page that nobody has written to is no failure.
+    assert_ne!(Message::decode(&[0; Message::SIZE]).unwrap().kind, MessageKind::Failed);
 }
 
 proptest! {

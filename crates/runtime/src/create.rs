@@ -25,7 +25,7 @@ use crate::foreground::{self, ExitStatus, Signals};
 use crate::messages::{self, Started};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
 use crate::terminal::FdSocket;
-use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time};
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, seccomp, status, step, time};
 
 /// The program that becomes every container's first process.
 const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
@@ -72,6 +72,16 @@ pub struct RunOptions {
 pub struct Created {
     pub pid: i32,
     pub warnings: Vec<String>,
+    /// What is in order, and may still explain a surprise.
+    pub notes: Vec<String>,
+}
+
+/// What is worth telling while something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told<'a> {
+    Warning(&'a str),
+    /// As [`Created::notes`].
+    Note(&'a str),
 }
 
 /// A container up to the point where its process may go.
@@ -80,8 +90,11 @@ struct Ready {
     record: Record,
     child: clone::Child,
     control: OwnedFd,
+    /// Where init leaves its last word, of a process with a seccomp filter.
+    outcome: Option<OwnedFd>,
     terminal: Option<Fd>,
     warnings: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// What was done so far, to be taken back.
@@ -100,7 +113,7 @@ impl Runtime {
         let ready = self.make(id, options, false, None, false)?;
         let pid = ready.child.pid;
         match ready.go() {
-            Ok(()) => Ok(Created { pid, warnings: ready.warnings }),
+            Ok(()) => Ok(Created { pid, warnings: ready.warnings, notes: ready.notes }),
             Err(error) => Err(ready.abandon(error)),
         }
     }
@@ -111,14 +124,14 @@ impl Runtime {
         Ok(coracle_plan::explain(&plan))
     }
 
-    /// create and start in one; in the foreground also wait and delete. `warn` hears what is worth telling, as it
+    /// create and start in one; in the foreground also wait and delete. `tell` hears what is worth telling, as it
     /// comes.
     pub fn run(
         &self,
         id: &Id,
         options: &CreateOptions,
         run: &RunOptions,
-        warn: &mut dyn FnMut(&str),
+        tell: &mut dyn FnMut(Told<'_>),
     ) -> Result<ExitStatus> {
         if run.subreaper && !run.detach {
             process::set_child_subreaper(true)
@@ -127,6 +140,8 @@ impl Runtime {
         // Before the clone, so that no signal is lost between.
         let signals = if run.detach { None } else { Some(foreground::block_signals()?) };
         let mut ready = self.make(id, options, !run.detach, signals.as_ref(), true)?;
+        ready.notes.iter().for_each(|note| tell(Told::Note(note)));
+        let mut warn = |warning: &str| tell(Told::Warning(warning));
         ready.warnings.iter().for_each(|warning| warn(warning));
         let terminal = ready.terminal.take();
         if let Err(error) = ready.started(signals.as_ref()) {
@@ -163,7 +178,7 @@ impl Runtime {
             }
         }
         let decided = config::decide(id, options, foreground, run)?;
-        let sockets = Sockets::connect(options)?;
+        let sockets = Sockets::connect(options, &decided.plan)?;
         let placed = Placed::decide(&decided)?;
         let joined = namespaces::open(&decided.plan.spawn)?;
 
@@ -171,9 +186,10 @@ impl Runtime {
         let directory = Directory::claim(&self.root, id)?;
         let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
         match attempt.proceed(&decided, placed, options, sockets, &joined, signals) {
-            Ok((record, control, terminal, warnings)) => match attempt {
+            Ok(Proceeded { record, control, outcome, terminal, warnings }) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
-                    Ok(Ready { directory, record, child, control, terminal, warnings })
+                    let notes = lines(&decided.plan.notes);
+                    Ok(Ready { directory, record, child, control, outcome, terminal, warnings, notes })
                 }
                 _ => Err(Error::new(Code::System, "no process was made")),
             },
@@ -186,10 +202,11 @@ impl Runtime {
 struct Sockets {
     console: Option<FdSocket>,
     pidfd: Option<FdSocket>,
+    seccomp: Option<FdSocket>,
 }
 
 impl Sockets {
-    fn connect(options: &CreateOptions) -> Result<Sockets> {
+    fn connect(options: &CreateOptions, plan: &Plan) -> Result<Sockets> {
         if let Some(path) = &options.pid_file {
             check_pid_file(path)?;
         }
@@ -199,11 +216,19 @@ impl Sockets {
         Ok(Sockets {
             console: connect(&options.console_socket, "--console-socket")?,
             pidfd: connect(&options.pidfd_socket, "--pidfd-socket")?,
+            seccomp: seccomp::connect(plan)?,
         })
     }
 }
 
-type Proceeded = (Record, OwnedFd, Option<Fd>, Vec<String>);
+/// What is left of the way when init is ready.
+struct Proceeded {
+    record: Record,
+    control: OwnedFd,
+    outcome: Option<OwnedFd>,
+    terminal: Option<Fd>,
+    warnings: Vec<String>,
+}
 
 impl Attempt {
     /// The whole way, in order. Whatever was done before an error is in `self`.
@@ -230,7 +255,7 @@ impl Attempt {
         self.directory.write(&record)?;
         self.directory.write_config(&decided.document)?;
 
-        let mut warnings = warnings(plan);
+        let mut warnings = lines(&plan.warnings);
         if matches!(driver, Driver::Cgroupfs) {
             let made = location.create(&plan.cgroup.resources).map_err(cgroup::error)?;
             warnings.extend(cgroup::delegate(self.cgroup.insert(made), decided));
@@ -239,7 +264,7 @@ impl Attempt {
         let parks = plan.steps.iter().any(|step| matches!(step.action, Action::AwaitStart { parked: true }));
         let listener = parks.then(|| listen_for_start(&self.directory)).transpose()?;
         let hook_output = hook_pipe(plan)?;
-        let (control, child) = {
+        let (control, child, outcome) = {
             let (ours, theirs) = socket::pair().map_err(|error| Error::system("socketpair", errno(error)))?;
             let (ours, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
             let descriptors = Descriptors::raise(plan)?;
@@ -255,14 +280,15 @@ impl Attempt {
             };
             // On v1 the thread itself goes in, so that the child is born there: moving a process takes 10 ms.
             let entered = self.cgroup.as_ref().map(Cgroup::enter).transpose().map_err(cgroup::error)?;
-            let child = self.child.insert(spawn(&context)?);
+            let (child, outcome) = spawn(&context)?;
+            let child = self.child.insert(child);
             if let Some(before) = &descriptors {
                 before.give_back(child.pid)?;
             }
             if let Some(entered) = entered {
                 entered.leave(Some(child.pid)).map_err(cgroup::error)?;
             }
-            (ours, child)
+            (ours, child, outcome)
         };
         if matches!(driver, Driver::Systemd { .. }) {
             driver.start(&plan.cgroup, child.pid)?;
@@ -304,7 +330,10 @@ impl Attempt {
                 signals.wait_for(control.as_raw_fd())?;
             }
             let Some((message, fd)) = messages::receive(control.as_fd())? else {
-                return Err(died(child, Some(cgroup)));
+                return Err(match outcome.as_ref().map(messages::last_word).transpose()?.flatten() {
+                    Some(message) => step::explain_planned(plan, &message),
+                    None => died(child, Some(cgroup)),
+                });
             };
             match message.kind {
                 MessageKind::Mounted => {
@@ -323,6 +352,16 @@ impl Attempt {
                             foreground::prepare(&fd)?;
                             terminal = Some(fd);
                         }
+                    }
+                }
+                MessageKind::Listener => {
+                    let number = message.detail as i32;
+                    // If there is none, a message says why.
+                    if let Some(fd) = seccomp::take(child, number, control.as_fd())? {
+                        if let Some(agent) = sockets.seccomp.take() {
+                            seccomp::hand_over(agent, plan, child.pid, &state("creating"), fd)?;
+                        }
+                        messages::send(control.as_fd(), MessageKind::Go)?;
                     }
                 }
                 MessageKind::Warning => {
@@ -364,7 +403,7 @@ impl Attempt {
         if let Some(socket) = sockets.pidfd.take() {
             socket.send("pidfd", child.pidfd.number())?;
         }
-        Ok((record, control, terminal, warnings))
+        Ok(Proceeded { record, control, outcome, terminal, warnings })
     }
 
     /// Take everything back. What cannot be is said after the error that led here.
@@ -418,7 +457,8 @@ impl Ready {
     /// run: the process executes, and its poststart hooks have run.
     fn started(&self, signals: Option<&Signals>) -> Result<()> {
         self.go()?;
-        match messages::await_execve(self.control.as_fd(), &self.record.late_steps, signals)? {
+        let (control, steps) = (self.control.as_fd(), &self.record.late_steps);
+        match messages::await_execve(control, self.outcome.as_ref(), steps, signals)? {
             Started::Yes => {}
             Started::Died => return Err(died(&self.child, Some(&self.record.cgroup.open()))),
         }
@@ -444,12 +484,12 @@ pub(crate) fn poststart(record: &Record) -> Result<()> {
 }
 
 /// What the plan has to tell, each with its place in the document.
-fn warnings(plan: &Plan) -> Vec<String> {
+fn lines(told: &[Warning]) -> Vec<String> {
     let line = |warning: &Warning| match warning.place.as_str() {
         "" => warning.text.clone(),
         place => format!("{place}: {}", warning.text),
     };
-    plan.warnings.iter().map(line).collect()
+    told.iter().map(line).collect()
 }
 
 fn intent(
@@ -478,7 +518,8 @@ fn intent(
     })
 }
 
-fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
+/// The process, and where it leaves its last word.
+fn spawn(context: &lower::Context<'_>) -> Result<(clone::Child, Option<OwnedFd>)> {
     let plan = context.plan;
     let lowered = lower::lower(context)?;
     let program = lower::sealed(c"coracle-program", &lowered.program, false)?;
@@ -518,7 +559,7 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
         args: &[c"oar-init", &number],
         inherit: &inherit,
     });
-    child.map_err(|(stage, error)| {
+    let child = child.map_err(|(stage, error)| {
         let what = match stage {
             Stage::Clone => "make the container's process and namespaces".to_string(),
             Stage::Join(index) => {
@@ -550,7 +591,8 @@ fn spawn(context: &lower::Context<'_>) -> Result<clone::Child> {
             Some(hint) => error.hint(hint),
             None => error,
         }
-    })
+    })?;
+    Ok((child, lowered.outcome))
 }
 
 /// Where init of a created container waits: in a directory that only the owner can enter.
@@ -599,6 +641,9 @@ fn with_output(mut error: Error, output: Option<OwnedFd>) -> Error {
 /// Init ended without a word.
 pub(crate) fn died(child: &clone::Child, cgroup: Option<&Cgroup>) -> Error {
     let how = match process::wait(child.pidfd.number()) {
+        Ok(process::Exit::Signal(libc::SIGSYS)) => {
+            return died_how("signal 31 (SIGSYS)", None).hint(step::FILTERED);
+        }
         Ok(process::Exit::Code(code)) => format!("exit status {code}"),
         Ok(process::Exit::Signal(signal)) => format!("signal {signal}"),
         Err(error) => words(errno(error)).to_string(),

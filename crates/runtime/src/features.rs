@@ -2,7 +2,7 @@
 //! The features document (runtime-spec features.md, features-linux.md): what this build can do, on any host.
 //!
 //! Never promises what is not there: engines decide by it what they put into a config. Names come from the planner,
-//! which accepts exactly these; the host is not asked.
+//! which accepts exactly these; the host is asked for seccomp's flags only, as the specification wants it.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ pub fn features() -> Value {
                 "systemdUser": true,
                 "rdma": true,
             },
-            "seccomp": {"enabled": false},
+            "seccomp": seccomp(),
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
@@ -39,6 +39,20 @@ pub fn features() -> Value {
         },
         "annotations": {"org.coracle.oar.version": env!("CARGO_PKG_VERSION")},
         "potentiallyUnsafeConfigAnnotations": [],
+    })
+}
+
+/// Which of the flags the running kernel takes is the one thing that the host is asked.
+fn seccomp() -> Value {
+    let flags = coracle_plan::seccomp_flags();
+    let supported = flags.iter().filter(|(_, bits)| coracle_sys::seccomp::knows_flags(*bits));
+    json!({
+        "enabled": true,
+        "actions": coracle_plan::seccomp_actions(),
+        "operators": coracle_plan::seccomp_operators(),
+        "archs": coracle_plan::seccomp_architecture_names(),
+        "knownFlags": flags.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+        "supportedFlags": supported.map(|(name, _)| *name).collect::<Vec<_>>(),
     })
 }
 
@@ -71,7 +85,14 @@ mod tests {
     fn it_is_a_document_of_the_specification() {
         let typed: oci_spec::runtime::Features = serde_json::from_value(features()).unwrap();
         let linux = typed.linux().as_ref().unwrap();
-        assert_eq!(linux.seccomp().as_ref().unwrap().enabled(), &Some(false));
+        let seccomp = linux.seccomp().as_ref().unwrap();
+        assert_eq!(seccomp.enabled(), &Some(true));
+        assert_eq!(seccomp.actions().as_ref().unwrap().len(), 9);
+        assert_eq!(seccomp.archs().as_ref().unwrap().len(), 23);
+        assert_eq!(seccomp.known_flags().as_ref().unwrap().len(), 4);
+        // Older than the oldest kernel that this runs on.
+        let supported = seccomp.supported_flags().as_ref().unwrap();
+        assert!(supported.contains(&"SECCOMP_FILTER_FLAG_SPEC_ALLOW".to_string()), "{supported:?}");
         assert_eq!(linux.cgroup().as_ref().unwrap().systemd(), &Some(true));
         assert_eq!(linux.intel_rdt().as_ref().unwrap().monitoring(), &Some(true));
         assert!(!linux.memory_policy().as_ref().unwrap().modes().as_ref().unwrap().is_empty());

@@ -21,6 +21,7 @@ mod namespaces;
 mod probe;
 mod rdt;
 mod record;
+mod seccomp;
 mod signal;
 mod start;
 mod status;
@@ -34,7 +35,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-pub use create::{CreateOptions, Created, RunOptions};
+pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use error::{Code, Error, Result, words};
 pub use events::{NetworkInterface, Statistics};
 pub use features::features;

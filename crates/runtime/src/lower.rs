@@ -16,6 +16,7 @@ use coracle_plan::*;
 use coracle_program::{
     Bytes, Header, List, MOUNT_COPY_UP, MOUNT_ID_MAP_BELOW, MOUNT_KEEP, MOUNT_MODE_OF_TARGET, Op, Writer,
 };
+use coracle_sys::memory::SharedPage;
 use coracle_sys::mount::{self, Setattr};
 use coracle_sys::{Errno, clone, fd};
 
@@ -27,6 +28,8 @@ use crate::{errno, namespaces};
 pub(crate) struct Lowered {
     pub program: Vec<u8>,
     pub descriptors: Vec<OwnedFd>,
+    /// The page where init leaves its last word, of a program with a filter.
+    pub outcome: Option<OwnedFd>,
 }
 
 /// What the steps need beside the plan.
@@ -57,6 +60,7 @@ pub(crate) fn lower(context: &Context<'_>) -> Result<Lowered> {
         descriptors: Vec::new(),
         storage: Default::default(),
         null_taken: false,
+        outcome: None,
     };
     for (step, joined) in plan.spawn.join.iter().zip(context.joined) {
         // The others are entered before the exec; this one wants a process with memory of its own.
@@ -72,7 +76,8 @@ pub(crate) fn lower(context: &Context<'_>) -> Result<Lowered> {
             Trouble::Words(error) => error.during(crate::step::named(plan, index + 1).name),
         })?;
     }
-    Ok(Lowered { program: lowering.writer.finish(), descriptors: lowering.descriptors })
+    let Lowering { writer, descriptors, outcome, .. } = lowering;
+    Ok(Lowered { program: writer.finish(), descriptors, outcome })
 }
 
 enum Trouble {
@@ -98,6 +103,7 @@ struct Lowering<'a> {
     /// Encoded lists, while an op borrows them.
     storage: [Vec<u8>; 2],
     null_taken: bool,
+    outcome: Option<OwnedFd>,
 }
 
 /// The planner refuses NUL bytes, so this fails only for a plan that it did not make.
@@ -265,6 +271,14 @@ impl Lowering<'_> {
                     inheritable: identity.inheritable,
                     ambient: identity.ambient,
                 };
+                self.writer.push(number, op);
+            }
+            Action::Seccomp(filter) => {
+                let page = fd::memfd(c"oar-outcome", false)?;
+                fd::write_all(page.number(), &[0; SharedPage::SIZE])?;
+                self.outcome = Some(fd::duplicate(page.number(), 3)?.into());
+                let page = self.keep(page);
+                let op = Op::Seccomp { flags: filter.flags, program: Bytes(&filter.program), page };
                 self.writer.push(number, op);
             }
             Action::FindExecutable { name, search, .. } => {

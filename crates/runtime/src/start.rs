@@ -48,7 +48,7 @@ impl Runtime {
             return Err(died_how("it is gone", Some(&record.cgroup.open())));
         }
         messages::send(init.as_fd(), MessageKind::Start)?;
-        let error = match messages::await_execve(init.as_fd(), &record.late_steps, None) {
+        let error = match messages::await_execve(init.as_fd(), None, &record.late_steps, None) {
             Ok(Started::Yes) => None,
             Ok(Started::Died) => Some(died_how("killed", Some(&record.cgroup.open()))),
             Err(error) => Some(error),

@@ -62,8 +62,19 @@ pub(crate) fn explain_planned(plan: &Plan, message: &Message) -> Error {
     let error = explain(&named(plan, message.step as usize), message);
     match hint(step.map(|step| &step.action), message) {
         Some(hint) => error.hint(hint),
+        None if filtered(plan, message.step as usize) => error.hint(FILTERED),
         None => error,
     }
+}
+
+/// For what fails, or ends, under the container's filter.
+pub(crate) const FILTERED: &str = "linux.seccomp may forbid a call that init makes; with process.noNewPrivileges, and \
+                                   without SCMP_ACT_NOTIFY, the filter comes after all of them but execve";
+
+/// Is this step done with the filter loaded, before the wait for start?
+fn filtered(plan: &Plan, number: usize) -> bool {
+    let filter = plan.steps.iter().position(|step| matches!(step.action, Action::Seccomp(_)));
+    filter.is_some_and(|at| number > at + 1)
 }
 
 /// A Failed message in words.
@@ -130,6 +141,16 @@ fn hint(action: Option<&Action>, message: &Message) -> Option<&'static str> {
             "real-time policies need CAP_SYS_NICE, and on v1 cgroups a cpu.rt_runtime_us of the container's own",
         ),
         (Action::PivotRoot, libc::EINVAL, _) => Some("the host runs from an initramfs: use --no-pivot"),
+        (Action::Seccomp(_), libc::EINVAL, _) => {
+            Some("the kernel does not know one of linux.seccomp.flags, or a filter's action (`oar features`)")
+        }
+        (Action::Seccomp(_), libc::EACCES, _) => {
+            Some("it takes process.noNewPrivileges, or CAP_SYS_ADMIN in the container's user namespace")
+        }
+        (Action::Seccomp(_), libc::EBUSY, _) => {
+            Some("a filter that the caller runs under has a listener already: the kernel takes only one")
+        }
+        (Action::Seccomp(_), libc::ENOSYS, _) => Some("the kernel is built without seccomp filters"),
         (Action::Identity(_), libc::EINVAL, _) => Some("an id is not mapped in the user namespace"),
         _ => None,
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets of the caller that take one descriptor: `--console-socket` and `--pidfd-socket`.
+//! Sockets of the caller that take one descriptor: `--console-socket`, `--pidfd-socket`, and a seccomp agent's.
 //!
-//! Never waits for the peer to read. The path is the caller's and on the host, so symbolic links in it are followed;
+//! Never waits for the peer to read what fits into a buffer. The path is the caller's and on the host, so symbolic links in it are followed;
 //! the descriptor goes out in one message, with a name as its data, and the connection is closed after it.
 
 use std::io::IoSlice;
@@ -76,22 +76,33 @@ impl FdSocket {
                 format!("{}: a name of {} bytes, where 1 to {LONGEST_NAME} fit", self.what, name.len());
             return Err(Error::new(Code::Invalid, rule));
         }
+        self.send_document(name.as_bytes(), fd)
+    }
+
+    /// Send the descriptor with a document of any length, and close the connection. Into the empty buffer of a new
+    /// connection most go as one message; a reader of a longer one has [`PATIENCE`].
+    pub fn send_document(self, document: &[u8], fd: i32) -> Result<()> {
         let fds = [fd];
-        loop {
-            // One small message into the empty buffer of a new connection: complete or an error, and no waiting.
+        let mut rights: &[ControlMessage<'_>] = &[ControlMessage::ScmRights(&fds)];
+        let mut rest = document;
+        while !rest.is_empty() {
             match sendmsg::<UnixAddr>(
                 self.socket.as_raw_fd(),
-                &[IoSlice::new(name.as_bytes())],
-                &[ControlMessage::ScmRights(&fds)],
+                &[IoSlice::new(rest)],
+                rights,
                 MsgFlags::MSG_NOSIGNAL,
                 None,
             ) {
-                Ok(sent) if sent == name.len() => return Ok(()),
-                Ok(_) => return Err(Error::system(&self.what, Errno::EMSGSIZE)),
+                Ok(sent) => {
+                    rest = rest.get(sent..).unwrap_or_default();
+                    rights = &[];
+                }
                 Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Err(Error::system(&self.what, Errno::ETIMEDOUT)),
                 Err(errno) => return Err(Error::system(&self.what, errno)),
             }
         }
+        Ok(())
     }
 }
 

@@ -32,6 +32,8 @@ impl Errno {
     pub const PROTO: Errno = Errno(libc::EPROTO);
     pub const TIMEDOUT: Errno = Errno(libc::ETIMEDOUT);
     pub const DQUOT: Errno = Errno(libc::EDQUOT);
+    pub const FAULT: Errno = Errno(libc::EFAULT);
+    pub const SRCH: Errno = Errno(libc::ESRCH);
 
     /// As strerror(3) words it, in lower case as Go does: engines match on these texts.
     pub fn words(self) -> &'static str {

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod raw;
+pub mod seccomp;
 pub mod socket;
 #[cfg(feature = "freestanding")]
 pub mod start;

@@ -29,6 +29,41 @@ pub fn map_file(fd: i32) -> Result<&'static [u8]> {
     Ok(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
 }
 
+/// One page of a file, shared with whoever else has the file open: a word can be left there without a system call.
+#[derive(Debug)]
+pub struct SharedPage(*mut u8);
+
+impl SharedPage {
+    /// Bytes.
+    pub const SIZE: usize = 4096;
+
+    /// Map the first page, for as long as the process lives. The file must have one, and keep it.
+    pub fn map(fd: i32) -> Result<SharedPage> {
+        // SAFETY: a new mapping, chosen by the kernel, disturbs no other memory.
+        let address = unsafe {
+            syscall6(
+                libc::SYS_mmap,
+                0,
+                Self::SIZE,
+                (libc::PROT_READ | libc::PROT_WRITE) as usize,
+                (libc::MAP_SHARED | libc::MAP_POPULATE) as usize,
+                fd as usize,
+                0,
+            )
+        }?;
+        Ok(SharedPage(address as *mut u8))
+    }
+
+    /// From the start of the page; what does not fit is cut off.
+    pub fn write(&self, bytes: &[u8]) {
+        for (offset, byte) in bytes.iter().take(Self::SIZE).enumerate() {
+            // SAFETY: within the mapping, which is never unmapped; nothing else in this process refers to it. Volatile:
+            // it is read by another process.
+            unsafe { self.0.add(offset).write_volatile(*byte) };
+        }
+    }
+}
+
 /// A null-terminated array of string pointers, as execve(2) takes.
 #[derive(Debug)]
 pub struct PointerArray {

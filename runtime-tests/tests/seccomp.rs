@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Owns what a seccomp profile does: to the calls of a program, to its start, and to the agent that answers for it.
+//! Never looks at a filter: a rule is shown by the errno, the signal or the answer that a program gets.
+//! Expectations come from config-linux.md (Seccomp), features.md §1.8 and issue 5.
+
+use runtime_tests::{
+    Bundle, Case, Console, Kind, Out, Test, Value, any, hand_made_elf, hand_made_program, json, oar_only,
+    run_case,
+};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+/// A profile that allows what it does not name.
+fn allowing(syscalls: Value) -> Value {
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": syscalls})
+}
+
+fn bundle(t: &Test, profile: Value) -> Bundle {
+    let mut b = t.bundle();
+    fs::set_permissions(b.rootfs().join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    b.set("/linux/seccomp", profile);
+    b
+}
+
+/// Equivalent to the one that Docker has by default.
+fn like_docker() -> Value {
+    serde_json::from_str(include_str!("../../crates/seccomp/tests/like-docker.json")).unwrap()
+}
+
+/// Each way to load a filter: with and without no_new_privs, as root and as a user.
+fn each_way(b: &Bundle, check: impl Fn(&Bundle, &str)) {
+    for no_new_privs in [true, false] {
+        for uid in [0, 1000] {
+            let mut b = b.clone();
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            b.set("/process/user", json!({"uid": uid, "gid": uid}));
+            check(&b, &format!("no_new_privs {no_new_privs}, uid {uid}"));
+        }
+    }
+}
+
+fn program(b: &Bundle, name: &str, content: &[u8]) {
+    let path = b.rootfs().join(name);
+    fs::write(&path, content).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_process_and_its_children_have_the_filter() {
+    run_case(any(), |t| {
+        let mut b = bundle(t, allowing(json!([])));
+        b.sh("grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status");
+        each_way(&b, |b, way| {
+            let nnp = u8::from(way.starts_with("no_new_privs true"));
+            assert_eq!(t.run(b).ok(), format!("NoNewPrivs:\t{nnp}\nSeccomp:\t2\n"), "{way}");
+        });
+    });
+}
+
+/// Where a process has every capability in its own namespace, and none to begin with outside of it.
+#[test]
+fn in_a_user_namespace() {
+    run_case(any(), |t| {
+        let rule = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 16}]);
+        let mut b = bundle(t, allowing(rule));
+        b.user_namespace().args(&["mkdir", "/tmp/d"]);
+        each_way(&b, |b, way| {
+            let out = t.run(b);
+            assert!(out.code == 1 && out.stderr.contains("Device or resource busy"), "{way}\n{out}");
+        });
+    });
+}
+
+#[test]
+fn a_rule_has_its_own_errno() {
+    run_case(any(), |t| {
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13},
+                {"names": ["rmdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 16},
+                {"names": ["unlink", "unlinkat"], "action": "SCMP_ACT_ERRNO"}
+            ]
+        });
+        let mut b = bundle(t, profile);
+        fs::create_dir(b.rootfs().join("tmp/there")).unwrap();
+        b.sh("cd /tmp; mkdir new 2>&1; rmdir there 2>&1; >f$$; rm f$$ 2>&1; echo end");
+        each_way(&b, |b, way| {
+            let out = t.run(b);
+            let lines: Vec<_> = out.ok().lines().collect();
+            let words = ["Permission denied", "Device or resource busy", "Operation not permitted", "end"];
+            assert_eq!(lines.len(), words.len(), "{way}\n{out}");
+            for (line, words) in lines.iter().zip(words) {
+                assert!(line.ends_with(words), "{way}\n{out}");
+            }
+        });
+    });
+}
+
+#[test]
+fn the_default_errno() {
+    run_case(any(), |t| {
+        let mut b = bundle(t, like_docker());
+        b.set("/linux/seccomp/defaultErrnoRet", json!(38));
+        b.set("/process/capabilities", json!({}));
+        // unshare(2) is allowed with CAP_SYS_ADMIN only, and so no part of the profile.
+        b.args(&["unshare", "-u", "true"]);
+        let out = t.run(&b);
+        out.expect_code(1).says("Function not implemented");
+    });
+}
+
+#[test]
+fn actions_that_end_or_tell() {
+    run_case(any(), |t| {
+        for (action, code) in [
+            ("SCMP_ACT_KILL_PROCESS", 128 + 31),
+            ("SCMP_ACT_KILL_THREAD", 128 + 31),
+            ("SCMP_ACT_KILL", 128 + 31),
+            ("SCMP_ACT_TRAP", 128 + 31),
+            ("SCMP_ACT_LOG", 0),
+            ("SCMP_ACT_ALLOW", 0),
+        ] {
+            let rule = json!([{"names": ["mkdir"], "action": action}, {"names": ["rmdir"], "action": "SCMP_ACT_ERRNO"}]);
+            let mut b = bundle(t, allowing(rule));
+            b.args(&["mktemp", "-d", "/tmp/d.XXXXXX"]);
+            each_way(&b, |b, way| {
+                let out = t.run(b);
+                assert_eq!(out.code, code, "{action}, {way}\n{out}");
+            });
+        }
+    });
+}
+
+#[test]
+fn trace_without_a_tracer_is_enosys() {
+    run_case(any(), |t| {
+        let rule = json!([{"names": ["mkdir"], "action": "SCMP_ACT_TRACE", "errnoRet": 7}]);
+        let mut b = bundle(t, allowing(rule));
+        b.args(&["mkdir", "/tmp/d"]);
+        t.run(&b).expect_code(1).says("Function not implemented");
+    });
+}
+
+#[test]
+fn conditions_by_what_they_let_through() {
+    run_case(any(), |t| {
+        const NETLINK: u32 = 16;
+        const FIFO: u32 = 0o010_000;
+        const FORMAT: u32 = 0o170_000;
+        let deny = |name: &str, index: u32, operator: &str, value: u32, value_two: u32| {
+            json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 13, "args":
+                [{"index": index, "value": value, "valueTwo": value_two, "op": operator}]})
+        };
+        let profile = allowing(json!([
+            deny("socket", 0, "SCMP_CMP_EQ", NETLINK, 0),
+            deny("mknodat", 2, "SCMP_CMP_MASKED_EQ", FORMAT, FIFO),
+            deny("mknod", 1, "SCMP_CMP_MASKED_EQ", FORMAT, FIFO),
+            deny("kill", 1, "SCMP_CMP_GT", 9, 0),
+            deny("personality", 0, "SCMP_CMP_NE", 0, 0)
+        ]));
+        let mut b = bundle(t, profile);
+        b.sh("cd /dev; ifconfig lo >/dev/null && echo inet; ip link >/dev/null 2>&1 || echo no netlink; \
+              mknod null2 c 1 3 && echo device; mkfifo fifo 2>/dev/null || echo no fifo; \
+              kill -0 $$ && echo 0; kill -USR1 $$ 2>/dev/null || echo no USR1; \
+              linux64 true && echo linux64; linux32 true 2>/dev/null || echo no linux32");
+        let wanted = "inet\nno netlink\ndevice\nno fifo\n0\nno USR1\nlinux64\nno linux32\n";
+        for no_new_privs in [true, false] {
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            assert_eq!(t.run(&b).ok(), wanted);
+        }
+    });
+}
+
+/// exit(43) by int 0x80, the way of 32-bit programs; 42 by syscall is what [`hand_made_elf`] does.
+const EXIT_AS_I386: &[u8] = &[0xb8, 1, 0, 0, 0, 0xbb, 43, 0, 0, 0, 0xcd, 0x80];
+const EM_X86_64: u16 = 62;
+
+#[test]
+fn calls_of_an_architecture_that_is_not_named_are_killed() {
+    run_case(any().needs(cfg!(target_arch = "x86_64"), "an x86_64 machine"), |t| {
+        let mut b = t.bundle();
+        program(&b, "i386", &hand_made_program(EM_X86_64, None, EXIT_AS_I386));
+        program(&b, "native", &hand_made_elf(EM_X86_64, None));
+        b.args(&["/i386"]);
+        t.run(&b).expect_code(43);
+        for no_new_privs in [true, false] {
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            b.set("/linux/seccomp", allowing(json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}])));
+            b.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_X86_64"]));
+            b.args(&["/native"]);
+            t.run(&b).expect_code(42);
+            b.args(&["/i386"]);
+            t.run(&b).expect_code(128 + 31);
+            b.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]));
+            t.run(&b).expect_code(43);
+        }
+    });
+}
+
+#[test]
+fn like_dockers() {
+    run_case(any(), |t| {
+        let mut b = bundle(t, like_docker());
+        b.set("/process/capabilities", json!({}));
+        b.sh("id -u; ls /bin/busybox; cat /proc/self/comm; sleep 0 & wait; \
+              unshare -u true 2>&1; mount -t tmpfs x /tmp 2>&1; true");
+        each_way(&b, |b, way| {
+            let out = t.run(b);
+            let lines: Vec<_> = out.ok().lines().collect();
+            assert_eq!(lines[1..3], ["/bin/busybox", "cat"], "{way}\n{out}");
+            assert!(lines[3].ends_with("Operation not permitted"), "{way}\n{out}");
+            assert!(lines[4].contains("permi") || lines[4].contains("denied"), "{way}\n{out}");
+        });
+        let c = t.create(&b);
+        c.start();
+        assert_eq!(c.wait(), 0);
+    });
+}
+
+/// With no_new_privs, and nobody to notify, init does nothing under the filter but execve.
+fn late() -> Case {
+    oar_only("the others make calls of their own between the filter and execve")
+}
+
+/// What a static busybox' `echo` calls, execve included.
+fn for_echo() -> Value {
+    json!({"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [{"action": "SCMP_ACT_ALLOW", "names": [
+        "arch_prctl", "brk", "execve", "exit_group", "getrandom", "getuid", "mprotect", "prctl", "prlimit64",
+        "readlink", "readlinkat", "rseq", "set_robust_list", "set_tid_address", "write", "writev", "mmap"
+    ]}]})
+}
+
+#[test]
+fn a_profile_made_for_the_program_alone() {
+    run_case(late(), |t| {
+        let mut b = bundle(t, for_echo());
+        b.args(&["echo", "hi"]);
+        assert_eq!(t.run(&b).ok(), "hi\n");
+        let c = t.create(&b);
+        c.start();
+        assert_eq!((c.wait(), c.output().as_str()), (0, "hi\n"));
+        // CAP_SYS_ADMIN is as good as no_new_privs.
+        let admin = json!(["CAP_SYS_ADMIN"]);
+        b.set("/process/noNewPrivileges", json!(false));
+        b.set("/process/capabilities", json!({"bounding": admin, "effective": admin, "permitted": admin}));
+        assert_eq!(t.run(&b).ok(), "hi\n");
+    });
+}
+
+/// By create + start and by run, whatever the filter does to the calls with which init could say so.
+#[test]
+fn a_failed_execve_is_told_under_any_filter() {
+    run_case(late(), |t| {
+        let execve = json!([{"names": ["execve"], "action": "SCMP_ACT_ALLOW"}]);
+        for default in ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP", "SCMP_ACT_TRACE"] {
+            let mut b = bundle(t, json!({"defaultAction": default, "syscalls": execve}));
+            program(&b, "script", b"#!/no/such/interpreter\n");
+            program(&b, "elf", &hand_made_elf(EM_X86_64, Some("/no/such/ld.so")));
+            program(&b, "foreign", &hand_made_elf(183, None));
+            program(&b, "text", b"text\n");
+            for (name, words) in [
+                ("/missing", "no such file or directory"),
+                ("/script", "\"/no/such/interpreter\" of its #! line: no such file or directory"),
+                ("/elf", "\"/no/such/ld.so\" in its ELF header: no such file or directory"),
+                ("/foreign", "it is for aarch64"),
+                ("/text", "exec format error"),
+            ] {
+                b.args(&[name]);
+                let told = |out: &Out| {
+                    out.clean_error().says(name).says(words);
+                };
+                told(&t.run(&b));
+                told(&t.create_start(&b));
+            }
+        }
+    });
+}
+
+#[test]
+fn a_filter_that_forbids_what_init_needs_is_named() {
+    run_case(oar_only("the step, and what helps"), |t| {
+        let mut b = bundle(t, for_echo());
+        b.set("/process/noNewPrivileges", json!(false)).args(&["echo", "hi"]);
+        t.try_create(&b).clean_error().says("SIGSYS").says("hint: linux.seccomp");
+        b.set("/linux/seccomp/defaultAction", json!("SCMP_ACT_ERRNO"));
+        t.try_create(&b).clean_error().says("step ").says("process.user").says("hint: linux.seccomp");
+        t.run(&b).clean_error().says("step ").says("process.user").says("hint: linux.seccomp");
+    });
+}
+
+#[test]
+fn a_profile_under_which_nothing_can_run_is_refused() {
+    run_case(oar_only("the reason, before anything is made"), |t| {
+        let b = bundle(t, json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"}));
+        t.try_create(&b).clean_error().says("linux.seccomp: execve is answered SCMP_ACT_KILL_PROCESS");
+    });
+}
+
+#[test]
+fn unknown_names_are_skipped() {
+    run_case(any(), |t| {
+        let rule =
+            json!([{"names": ["from_the_future", "mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 16}]);
+        let mut b = bundle(t, allowing(rule));
+        b.args(&["mkdir", "/tmp/d"]);
+        t.run(&b).expect_code(1).says("Device or resource busy");
+    });
+}
+
+#[test]
+fn unknown_names_are_listed_with_debug_and_refused_with_strict() {
+    run_case(oar_only("--debug lists them, --strict refuses them"), |t| {
+        let rule = json!([{"names": ["mkdir", "from_the_future"], "action": "SCMP_ACT_ERRNO"}]);
+        let mut b = bundle(t, allowing(rule));
+        b.args(&["true"]);
+        assert_eq!(t.run(&b).expect_code(0).stderr, "");
+        let place = "linux.seccomp.syscalls[0].names[1]";
+        t.run_with(&b, &["--strict"]).run().clean_error().says(place).says("from_the_future");
+        let (_, run) = t.creation_as(&["--debug"], &b, &["--dry-run"]);
+        run.run().ok();
+        let id = t.id();
+        t.write(&b, &id);
+        let out = t.rt(&["--debug", "run", "--bundle", b.dir.to_str().unwrap(), &id]).run();
+        assert_eq!(out.stderr.matches("from_the_future").count(), 1, "{out}");
+    });
+}
+
+#[test]
+fn flags() {
+    run_case(any().differs("runc", "1.1.5 knows no flags"), |t| {
+        let mut b = bundle(t, allowing(json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}])));
+        b.args(&["grep", "Speculation_Store_Bypass", "/proc/self/status"]);
+        for flags in [
+            json!([]),
+            json!(["SECCOMP_FILTER_FLAG_LOG"]),
+            json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"]),
+        ] {
+            b.set("/linux/seccomp/flags", flags);
+            each_way(&b, |b, _| {
+                t.run(b).ok();
+            });
+        }
+    });
+}
+
+#[test]
+fn the_dry_run_shows_the_filter() {
+    run_case(oar_only("--dry-run"), |t| {
+        let mut b = bundle(t, like_docker());
+        b.set("/process/noNewPrivileges", json!(true));
+        let (_, run) = t.creation(&b, &["--dry-run"]);
+        let out = run.run();
+        let line = out.ok().lines().find(|line| line.contains("load the seccomp filter")).unwrap().to_owned();
+        for words in [" instructions", "x86_64+x86+x32", "SCMP_ACT_ERRNO 1", "(linux.seccomp)"] {
+            assert!(line.contains(words), "{line}");
+        }
+    });
+}
+
+#[test]
+fn features_list_what_there_is() {
+    run_case(oar_only("the document of the specification, in full"), |t| {
+        let document: Value = serde_json::from_str(t.rt(&["features"]).run().ok()).unwrap();
+        let seccomp = &document["linux"]["seccomp"];
+        assert_eq!(seccomp["enabled"], true);
+        for (list, name) in [
+            ("actions", "SCMP_ACT_NOTIFY"),
+            ("operators", "SCMP_CMP_MASKED_EQ"),
+            ("archs", "SCMP_ARCH_RISCV64"),
+            ("knownFlags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"),
+            ("supportedFlags", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"),
+        ] {
+            assert!(seccomp[list].as_array().unwrap().contains(&json!(name)), "{list}: {seccomp}");
+        }
+    });
+}
+
+/// Answers EACCES to mkdir, and lets every other call go on; it ends with the case. Perl, because the suite has no
+/// unsafe code, and an ioctl(2) is that.
+struct Agent(Child);
+
+const ANSWERS: &str = r#"
+    $| = 1;
+    for (;;) {
+        my $request = "\0" x 80;
+        defined ioctl(STDIN, 0xc0502100, $request) or last;
+        my ($id, $pid, $flags, $number) = unpack("QLLl", $request);
+        print "$number\n";
+        my $answer = $number == 83 ? pack("QqlL", $id, 0, -13, 0) : pack("QqlL", $id, 0, 0, 1);
+        ioctl(STDIN, 0xc0182101, $answer);
+    }
+"#;
+
+impl Agent {
+    fn answer(listener: rustix::fd::OwnedFd, seen: &std::path::Path) -> Self {
+        let seen = fs::File::create(seen).unwrap();
+        let mut perl = Command::new("perl");
+        perl.args(["-e", ANSWERS]).stdin(listener).stdout(seen).stderr(Stdio::null());
+        Agent(perl.spawn().expect("perl, which Debian always has"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.0.kill().ok(); // It may have ended with the last process under the filter.
+        self.0.wait().unwrap();
+    }
+}
+
+/// Calls that init makes while it waits for start, and after it.
+const OF_INIT: [&str; 12] = [
+    "sendmsg",
+    "recvmsg",
+    "fcntl",
+    "close",
+    "poll",
+    "accept4",
+    "prctl",
+    "capset",
+    "openat2",
+    "close_range",
+    "mmap",
+    "execve",
+];
+
+/// A bundle whose mkdir, and these calls, go to an agent; and where that listens.
+fn notifying(t: &Test, more: &[&str], n: usize) -> (Bundle, Console) {
+    let names: Vec<&str> = ["mkdir"].iter().chain(more).copied().collect();
+    let mut b = bundle(t, allowing(json!([{"names": names, "action": "SCMP_ACT_NOTIFY"}])));
+    let path = t.dir.join(format!("agent-{n}.sock"));
+    b.set("/linux/seccomp/listenerPath", json!(path))
+        .set("/linux/seccomp/listenerMetadata", json!("for the agent"));
+    b.set("/annotations", json!({"a": "b"}));
+    b.sh("mkdir /tmp/d 2>&1; mkdir /tmp/d 2>/dev/null || echo again");
+    (b, Console::listen(&path))
+}
+
+#[track_caller]
+fn answered(t: &Test, no_new_privs: bool, uid: u32, more: &[&str], n: usize) {
+    let (b, console) = notifying(t, more, n);
+    answers(t, b, console, no_new_privs, uid, more, n);
+}
+
+#[track_caller]
+fn answers(t: &Test, mut b: Bundle, console: Console, no_new_privs: bool, uid: u32, more: &[&str], n: usize) {
+    b.set("/process/noNewPrivileges", json!(no_new_privs));
+    b.set("/process/user", json!({"uid": uid, "gid": uid}));
+    let (id, create) = t.creation(&b, &[]);
+    let create = create.spawn();
+    let mut received = console.receive();
+    let message: Value = serde_json::from_slice(&received.bytes).unwrap();
+    let seen = t.dir.join(format!("seen-{n}"));
+    let _agent = Agent::answer(received.fds.remove(0), &seen);
+    assert!(received.fds.is_empty());
+    let c = t.container(id.clone(), &b, create.wait());
+    assert_eq!(message["fds"], json!(["seccompFd"]), "{message}");
+    assert_eq!(message["metadata"], "for the agent", "{message}");
+    assert_eq!(message["pid"], c.pid, "{message}");
+    let state = &message["state"];
+    assert_eq!((&state["id"], &state["status"]), (&json!(id), &json!("creating")), "{message}");
+    assert_eq!((&state["pid"], &state["annotations"]["a"]), (&json!(c.pid), &json!("b")), "{message}");
+    assert_eq!(state["bundle"], json!(b.dir), "{message}");
+    assert!(message["ociVersion"].is_string() && state["ociVersion"].is_string(), "{message}");
+    assert_eq!(c.status(), "created");
+    c.start();
+    assert_eq!(c.wait(), 0);
+    assert_eq!(c.output(), "mkdir: can't create directory '/tmp/d': Permission denied\nagain\n");
+    let seen = fs::read_to_string(seen).unwrap();
+    assert_eq!(seen.lines().filter(|number| *number == "83").count(), 2, "{seen}");
+    if no_new_privs && more.is_empty() {
+        assert_eq!(seen.lines().count(), 2, "{seen}");
+    }
+}
+
+#[test]
+fn an_agent_answers() {
+    run_case(any().differs("crun", "1.8.1 connects, and sends nothing in create"), |t| {
+        for (n, (no_new_privs, uid)) in
+            [(true, 0), (true, 1000), (false, 0), (false, 1000)].into_iter().enumerate()
+        {
+            answered(t, no_new_privs, uid, &[], n);
+        }
+    });
+}
+
+#[test]
+fn an_agent_answers_for_a_user_namespace() {
+    run_case(any().differs("crun", "1.8.1 connects, and sends nothing in create"), |t| {
+        for (n, (no_new_privs, uid)) in
+            [(true, 0), (true, 1000), (false, 0), (false, 1000)].into_iter().enumerate()
+        {
+            let (mut b, console) = notifying(t, &[], n);
+            b.user_namespace();
+            answers(t, b, console, no_new_privs, uid, &[], n);
+        }
+    });
+}
+
+#[test]
+fn notify_on_what_init_itself_calls_does_not_hang() {
+    run_case(oar_only("the parent takes the listener, and init makes no call before that"), |t| {
+        for (n, (no_new_privs, uid)) in
+            [(true, 0), (true, 1000), (false, 0), (false, 1000)].into_iter().enumerate()
+        {
+            answered(t, no_new_privs, uid, &OF_INIT, n);
+        }
+        for (n, name) in OF_INIT.iter().enumerate() {
+            answered(t, n % 2 == 0, 0, &[name], 10 + n);
+        }
+    });
+}
+
+#[test]
+fn run_has_an_agent_too() {
+    run_case(any(), |t| {
+        let (b, console) = notifying(t, &[], 0);
+        let run = t.run_with(&b, &[]).spawn();
+        let mut received = console.receive();
+        let agent = Agent::answer(received.fds.remove(0), &t.dir.join("seen"));
+        let out = run.wait();
+        drop(agent);
+        assert!(out.ok().starts_with("mkdir: can't create directory '/tmp/d': Permission denied"), "{out}");
+    });
+}
+
+/// Init waits for an agent that never answers; it must not outlive the runtime that nobody has heard of yet.
+#[test]
+fn a_runtime_that_is_killed_takes_a_waiting_init_along() {
+    run_case(oar_only("init dies with its runtime until it is on record"), |t| {
+        for (n, no_new_privs) in [true, false].into_iter().enumerate() {
+            let (mut b, console) = notifying(t, &["recvmsg", "sendmsg"], n);
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            let (id, create) = t.creation(&b, &[]);
+            let create = create.spawn();
+            let received = console.receive();
+            let message: Value = serde_json::from_slice(&received.bytes).unwrap();
+            let pid = message["pid"].as_i64().unwrap() as i32;
+            let runtime = nix::unistd::Pid::from_raw(create.pid());
+            nix::sys::signal::kill(runtime, nix::sys::signal::Signal::SIGKILL).unwrap();
+            create.wait().expect_code(128 + 9);
+            assert_eq!(t.wait_pid(pid), 128 + 9);
+            t.rt(&["delete", "--force", &id]).run().ok();
+        }
+    });
+}
+
+/// Nobody holds the listener but the agent, so that its end is ENOSYS for those who wait, not a wait without end.
+#[test]
+fn an_agent_that_is_gone_is_enosys() {
+    run_case(any(), |t| {
+        let (b, console) = notifying(t, &[], 0);
+        let run = t.run_with(&b, &[]).spawn();
+        drop(console.receive());
+        let out = run.wait();
+        assert!(out.ok().contains("Function not implemented"), "{out}");
+    });
+}
+
+#[test]
+fn a_listener_that_nobody_has_is_an_error_without_effects() {
+    run_case(any(), |t| {
+        let (mut b, console) = notifying(t, &[], 0);
+        b.set("/linux/seccomp/listenerPath", json!(t.dir.join("absent.sock")));
+        let out = t.try_create(&b);
+        out.failed();
+        if t.kind == Kind::Oar {
+            out.clean_error().says("linux.seccomp.listenerPath").says("no such file or directory");
+        }
+        // So that the thread that listens ends.
+        drop(std::os::unix::net::UnixStream::connect(&console.path).unwrap());
+    });
+}
