@@ -226,6 +226,26 @@ fn a_package_is_made_installed_and_purged() {
 }
 
 #[test]
+fn under_a_seccomp_profile_like_dockers() {
+    run_case(any(), |t| {
+        let (mut b, _view) = based(t);
+        let profile: Value =
+            serde_json::from_str(include_str!("../../crates/seccomp/tests/like-docker.json")).unwrap();
+        b.set("/linux/seccomp", profile);
+        for no_new_privs in [true, false] {
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            b.args(&["bash", "-c", &format!("{THREE}; grep ^Seccomp: /proc/self/status")]);
+            let out = t.run(&b);
+            three(&b, &out);
+            assert_eq!(out.stdout.lines().last(), Some("Seccomp:\t2"), "{out}");
+            b.args(&["bash", "-c", A_PACKAGE]);
+            let out = t.run(&b);
+            assert!(out.ok().contains("\nStatus: install ok installed\n7:8\n"), "{out}");
+        }
+    });
+}
+
+#[test]
 fn in_a_user_namespace_by_id_mapped_binds() {
     run_case(oar_only("ridmap with the container's own mappings"), |t| {
         let made = debian(t);

@@ -525,6 +525,27 @@ fn run_has_an_agent_too() {
     });
 }
 
+/// Init waits for an agent that never answers; it must not outlive the runtime that nobody has heard of yet.
+#[test]
+fn a_runtime_that_is_killed_takes_a_waiting_init_along() {
+    run_case(oar_only("init dies with its runtime until it is on record"), |t| {
+        for (n, no_new_privs) in [true, false].into_iter().enumerate() {
+            let (mut b, console) = notifying(t, &["recvmsg", "sendmsg"], n);
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            let (id, create) = t.creation(&b, &[]);
+            let create = create.spawn();
+            let received = console.receive();
+            let message: Value = serde_json::from_slice(&received.bytes).unwrap();
+            let pid = message["pid"].as_i64().unwrap() as i32;
+            let runtime = nix::unistd::Pid::from_raw(create.pid());
+            nix::sys::signal::kill(runtime, nix::sys::signal::Signal::SIGKILL).unwrap();
+            create.wait().expect_code(128 + 9);
+            assert_eq!(t.wait_pid(pid), 128 + 9);
+            t.rt(&["delete", "--force", &id]).run().ok();
+        }
+    });
+}
+
 /// Nobody holds the listener but the agent, so that its end is ENOSYS for those who wait, not a wait without end.
 #[test]
 fn an_agent_that_is_gone_is_enosys() {

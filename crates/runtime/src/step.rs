@@ -144,6 +144,9 @@ fn hint(action: Option<&Action>, message: &Message) -> Option<&'static str> {
         (Action::Seccomp(_), libc::EINVAL, _) => {
             Some("the kernel does not know one of linux.seccomp.flags, or a filter's action (`oar features`)")
         }
+        (Action::Seccomp(_), libc::EACCES, _) => {
+            Some("it takes process.noNewPrivileges, or CAP_SYS_ADMIN in the container's user namespace")
+        }
         (Action::Seccomp(_), libc::EBUSY, _) => {
             Some("a filter that the caller runs under has a listener already: the kernel takes only one")
         }
