@@ -216,12 +216,22 @@ fn execve(profile: &Profile, check: &mut Check) {
     let named =
         |rule: &&Rule| rule.names.iter().any(|name| name == "execve") && rule.action != profile.default;
     let rules: Vec<&Rule> = profile.rules.iter().filter(named).collect();
-    let action = match rules.iter().find(|rule| rule.conditions.is_empty()) {
-        Some(rule) => rule.action,
-        // Its arguments are pointers: what they are compared with decides nothing that is known here.
-        None if !rules.is_empty() => return,
-        None => profile.default,
-    };
+    if let Some(rule) = rules.iter().find(|rule| rule.conditions.is_empty()) {
+        return answered(rule.action, check);
+    }
+    if rules.is_empty() {
+        return answered(profile.default, check);
+    }
+    // Its arguments are addresses, so nobody knows which of these it will be.
+    let kills = |action: &Action| matches!(action, Action::KillProcess | Action::KillThread | Action::Trap);
+    if let Some(action) = rules.iter().map(|rule| rule.action).chain([profile.default]).find(kills) {
+        let rule =
+            "execve may be answered {} for its arguments, which are addresses that no profile can know";
+        check.violation(PLACE, rule.replace("{}", action.name()));
+    }
+}
+
+fn answered(action: Action, check: &mut Check) {
     if !matches!(action, Action::Allow | Action::Log | Action::Notify) {
         let rule = format!("execve is answered {}: the container's command could not run", action.name());
         check.violation(PLACE, rule);

@@ -1032,9 +1032,11 @@ fn b102_seccomp_all_that_is_wrong_at_once() {
 fn b102_seccomp_that_stops_execve() {
     let allow = json!({"names": ["execve"], "action": "SCMP_ACT_ALLOW"});
     let with_rules = |default: &str, rules: Value| json!({"defaultAction": default, "syscalls": rules});
-    let conditional = json!({
-        "names": ["execve"], "action": "SCMP_ACT_KILL", "args": [{"index": 5, "value": 1, "op": "SCMP_CMP_EQ"}]
-    });
+    let conditional = |action: &str| {
+        json!({
+            "names": ["execve"], "action": action, "args": [{"index": 5, "value": 1, "op": "SCMP_CMP_EQ"}]
+        })
+    };
     for (value, name) in [
         (json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"}), "SCMP_ACT_KILL_PROCESS"),
         (
@@ -1052,9 +1054,16 @@ fn b102_seccomp_that_stops_execve() {
     for value in [
         with_rules("SCMP_ACT_KILL", json!([allow])),
         with_rules("SCMP_ACT_LOG", json!([])),
-        with_rules("SCMP_ACT_ALLOW", json!([conditional])),
+        with_rules("SCMP_ACT_ALLOW", json!([conditional("SCMP_ACT_ERRNO")])),
+        with_rules("SCMP_ACT_KILL", json!([conditional("SCMP_ACT_ERRNO"), allow])),
     ] {
         planned(&profile(value));
+    }
+    for value in [
+        with_rules("SCMP_ACT_ALLOW", json!([conditional("SCMP_ACT_KILL")])),
+        with_rules("SCMP_ACT_KILL", json!([conditional("SCMP_ACT_ALLOW")])),
+    ] {
+        refuses(&profile(value), "linux.seccomp", "execve may be answered SCMP_ACT_KILL");
     }
 }
 
