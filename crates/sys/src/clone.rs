@@ -189,7 +189,17 @@ pub fn spawn(spawn: &Spawn<'_>) -> core::result::Result<Child, (Stage, Errno)> {
     // In a namespace with others, the child could be looked into while it still is the caller's memory
     // (CVE-2016-9962).
     let hide = !spawn.join.is_empty() && process::is_dumpable().unwrap_or(true);
+    // The kernel wakes whoever waits for a vfork before the new process has left the old memory, and closes its
+    // close-on-exec descriptors after that (kernel fs/exec.c, begin_new_exec()).
+    let mut left = None;
     if hide {
+        match fd::pipe() {
+            Ok(ends) => left = Some(ends),
+            Err(errno) => {
+                process::set_signal_mask(mask).ok(); // the set is the kernel's own
+                return Err((Stage::Clone, errno));
+            }
+        }
         process::set_dumpable(false).ok(); // a value that the kernel knows
     }
     let result = if spawn.join.is_empty() {
@@ -198,7 +208,10 @@ pub fn spawn(spawn: &Spawn<'_>) -> core::result::Result<Child, (Stage, Errno)> {
     } else {
         spawn_between(&mut shared, stacks)
     };
-    if hide {
+    if let Some((read, write)) = left {
+        drop(write);
+        // It takes no time; a thread of the caller that has just forked may hold a copy for a little longer.
+        fd::wait_readable(read.number(), Some(1000)).ok(); // see above
         process::set_dumpable(true).ok(); // it was a moment ago
     }
     process::set_signal_mask(mask).ok(); // the set is the kernel's own
