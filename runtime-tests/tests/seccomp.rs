@@ -7,6 +7,7 @@ use runtime_tests::{
     Bundle, Case, Console, Kind, Out, Test, Value, any, hand_made_elf, hand_made_program, json, oar_only,
     run_case,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
@@ -570,5 +571,40 @@ fn a_listener_that_nobody_has_is_an_error_without_effects() {
         }
         // So that the thread that listens ends.
         drop(std::os::unix::net::UnixStream::connect(&console.path).unwrap());
+    });
+}
+
+/// Killed in an execve that waits for an agent: that is no start.
+#[test]
+fn a_container_killed_before_its_execve_has_not_started() {
+    run_case(oar_only("the peers' start does not wait for execve"), |t| {
+        let (mut b, console) = notifying(t, &["execve"], 0);
+        b.set("/process/noNewPrivileges", json!(true));
+        let (id, create) = t.creation(&b, &[]);
+        let create = create.spawn();
+        let received = console.receive();
+        let c = t.container(id.clone(), &b, create.wait());
+        let start = t.rt(&["start", &id]).spawn();
+        let mut listener = [PollFd::new(&received.fds[0], PollFlags::IN)];
+        let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
+        assert_eq!(poll(&mut listener, Some(&patience)), Ok(1), "nobody asks the agent");
+        c.kill("KILL").ok();
+        start.wait().failed().says("kill");
+    });
+}
+
+/// They run files of the container.
+#[test]
+fn start_container_hooks_are_under_the_filter() {
+    run_case(any(), |t| {
+        let mut b =
+            bundle(t, allowing(json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}])));
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "grep ^Seccomp: /proc/self/status > /tmp/hook"]}]);
+        b.set("/hooks/startContainer", hook);
+        b.sh("cat /tmp/hook");
+        for no_new_privs in [true, false] {
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            assert_eq!(t.run(&b).ok().split_whitespace().last(), Some("2"), "no_new_privs {no_new_privs}");
+        }
     });
 }

@@ -131,12 +131,12 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     steps.extend(memory_policy);
     steps.extend(ending.labels);
     // As late as possible: before what takes away the right to load it; before the wait, if an agent is to have the
-    // listener by then; else right before the command.
+    // listener by then, or if hooks that run the container's files come after it; else right before the command.
     let no_new_privs = process.no_new_privileges() == Some(true);
     let (mut early, mut waiting, mut late) = (None, None, None);
     match &filter {
         Some(filter) if !no_new_privs && !may_load_filters(&ending.identity) => early = Some(filter),
-        Some(filter) if filter.notifies => waiting = Some(filter),
+        Some(filter) if filter.notifies || !hooks.start_container.is_empty() => waiting = Some(filter),
         filter => late = filter.as_ref(),
     }
     let load = |filter: Option<&types::Seccomp>| {

@@ -459,8 +459,8 @@ impl Ready {
         self.go()?;
         let (control, steps) = (self.control.as_fd(), &self.record.late_steps);
         match messages::await_execve(control, self.outcome.as_ref(), steps, signals)? {
-            Started::Yes => {}
-            Started::Died => return Err(died(&self.child, Some(&self.record.cgroup.open()))),
+            Started::Yes if status::executed(self.child.pid, self.child.pidfd.number())? => {}
+            Started::Yes | Started::Died => return Err(died(&self.child, Some(&self.record.cgroup.open()))),
         }
         poststart(&self.record)
     }

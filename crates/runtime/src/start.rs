@@ -48,8 +48,10 @@ impl Runtime {
             return Err(died_how("it is gone", Some(&record.cgroup.open())));
         }
         messages::send(init.as_fd(), MessageKind::Start)?;
+        let pid = record.process.map_or(0, |process| process.pid);
         let error = match messages::await_execve(init.as_fd(), None, &record.late_steps, None) {
-            Ok(Started::Yes) => None,
+            Ok(Started::Yes) if status::executed(pid, pidfd.as_raw_fd())? => None,
+            Ok(Started::Yes) => Some(died_how("killed", Some(&record.cgroup.open()))),
             Ok(Started::Died) => Some(died_how("killed", Some(&record.cgroup.open()))),
             Err(error) => Some(error),
         };

@@ -98,6 +98,33 @@ pub(crate) fn stat(pid: i32) -> Result<Option<(char, u64)>> {
     }
 }
 
+/// What init calls itself until execve(2) names it after the command (proc_pid_comm(5)).
+const INIT_NAME: &str = "oar-init";
+
+/// After the end of file on a start socket: was it execve(2), or the end of an init that was killed on its way there, as
+/// when a seccomp agent never answers? A process that is reaped already has run.
+pub(crate) fn executed(pid: i32, pidfd: i32) -> Result<bool> {
+    let path = format!("/proc/{pid}/comm");
+    let mut ended = false;
+    // The kernel gives the name a moment after it closes the socket. A command may have this name too.
+    for _ in 0..500 {
+        match coracle_sys::fd::read_file(&path) {
+            Ok(name) if name.trim_ascii_end() == INIT_NAME.as_bytes() => {}
+            Ok(_) => return Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                return Ok(true);
+            }
+            Err(error) => return Err(Error::io(format!("read {path}"), &error)),
+        }
+        if ended {
+            return Ok(false);
+        }
+        ended = coracle_sys::fd::wait_readable(pidfd, Some(1))
+            .map_err(|error| Error::system("wait for the container's process", crate::errno(error)))?;
+    }
+    Ok(true)
+}
+
 /// Is there an init that waits to be started?
 pub(crate) enum Waiting {
     /// Connected to it.
