@@ -38,10 +38,10 @@
 //! # System calls
 //!
 //! cgroup2 alone, controllers enabled above already, six limits, four of them read back (strace of
-//! `examples/syscalls.rs`, release build, Linux 6.12): locate 1, create 34, remove 4, and three for the mark. A limit is open, write,
-//! close, and one read where it is read back. A parent between mount and cgroup costs two more calls in create
-//! and in remove; the device filter five of bpf(2). With systemd on its private socket: connect, ask, start and
-//! stop are 26.
+//! `examples/syscalls.rs`, release build, Linux 6.12): locate 1, create 34, remove 4, and three for the mark. A
+//! limit is open, write, close, and one read where it is read back. A parent between mount and cgroup costs two
+//! more calls in create and in remove; the device filter five of bpf(2). With systemd on its private socket:
+//! connect, ask, start and stop are 26.
 //!
 //! # What is done without cgroups-rs
 //!
