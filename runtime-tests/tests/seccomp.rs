@@ -608,3 +608,24 @@ fn start_container_hooks_are_under_the_filter() {
         }
     });
 }
+
+/// A rule that answers init's own calls with success without doing them: no false success, and nothing that waits or spins.
+#[test]
+fn calls_of_init_that_only_seem_to_succeed_are_an_error() {
+    run_case(oar_only("runc's init makes other calls"), |t| {
+        for name in ["poll", "accept4", "sendmsg", "prctl"] {
+            let mut b =
+                bundle(t, allowing(json!([{"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}])));
+            // Without no_new_privs the filter is there before the capabilities go, and so for the wait as well.
+            b.set("/process/noNewPrivileges", json!(false));
+            b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+            b.sh("exit 0");
+            let (id, create) = t.creation(&b, &[]);
+            let created = create.deadline(20).run();
+            if created.code == 0 {
+                t.rt(&["start", &id]).deadline(20).run().failed();
+                t.rt(&["delete", "--force", &id]).deadline(20).run().ok();
+            }
+        }
+    });
+}

@@ -373,6 +373,8 @@ pub fn wait_readable(fd: i32, milliseconds: Option<i32>) -> Result<bool> {
         };
         match result {
             Err(Errno::INTR) => {}
+            // Not the kernel's word: a seccomp filter can answer a call with success.
+            Ok(0) if milliseconds.is_none() => return Err(Errno::PROTO),
             other => return other.map(|ready| ready > 0),
         }
     }

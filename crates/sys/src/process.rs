@@ -30,13 +30,18 @@ pub fn exit(status: i32) -> ! {
 }
 
 fn prctl(option: i32, a: usize, b: usize) -> Result<usize> {
-    // SAFETY: only options whose arguments are numbers reach this function, and PR_SET_NAME with a valid string.
+    // SAFETY: only options whose arguments are numbers reach this function, PR_SET_NAME with a valid string, and
+    // PR_GET_PDEATHSIG with a number that lives in its caller.
     unsafe { syscall5(libc::SYS_prctl, option as usize, a, b, 0, 0) }
 }
 
-/// Have the kernel send this signal when the parent thread ends; 0 clears it.
+/// Have the kernel send this signal when the parent thread ends; 0 clears it. Read back, because a seccomp filter can
+/// answer a call with success: EPROTO then.
 pub fn set_parent_death_signal(signal: i32) -> Result<()> {
-    prctl(libc::PR_SET_PDEATHSIG, signal as usize, 0).map(drop)
+    prctl(libc::PR_SET_PDEATHSIG, signal as usize, 0)?;
+    let mut now = -1i32;
+    prctl(libc::PR_GET_PDEATHSIG, &raw mut now as usize, 0)?;
+    if now == signal { Ok(()) } else { Err(Errno::PROTO) }
 }
 
 /// May processes of the same user look into this one (ptrace(2), /proc/PID/mem)?
