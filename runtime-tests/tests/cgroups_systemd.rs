@@ -313,7 +313,7 @@ fn a_name_in_use_is_refused_and_its_owner_lives() {
 /// A stranger's scope that lives elsewhere under the name that the container's had, or was to have.
 #[test]
 fn a_strangers_unit_of_that_name_lives_on() {
-    run_case(oar_only("the peers stop a unit by its name alone").systemd(), |t| {
+    run_case(oar_only("the mark by which oar knows its unit; not run on the peers").systemd(), |t| {
         let mut b = t.bundle();
         let unit = place(t, &mut b, "");
         b.sh(IDLE);
@@ -350,7 +350,7 @@ fn a_strangers_unit_of_that_name_lives_on() {
 /// Of another pid namespace: the number of our process would be somebody else's there.
 #[test]
 fn a_systemd_of_another_pid_namespace_is_not_asked() {
-    run_case(oar_only("the peers give it the wrong pid").systemd(), |t| {
+    run_case(oar_only("that oar refuses; not run on the peers").systemd(), |t| {
         let mut b = t.bundle();
         place(t, &mut b, "");
         let (_, create) = t.creation_as(SYSTEMD, &b, &[]);

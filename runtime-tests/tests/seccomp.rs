@@ -577,7 +577,7 @@ fn a_listener_that_nobody_has_is_an_error_without_effects() {
 /// Killed in an execve that waits for an agent: that is no start.
 #[test]
 fn a_container_killed_before_its_execve_has_not_started() {
-    run_case(oar_only("the peers' start does not wait for execve"), |t| {
+    run_case(oar_only("that start knows of the execve is a promise of oar"), |t| {
         let (mut b, console) = notifying(t, &["execve"], 0);
         b.set("/process/noNewPrivileges", json!(true));
         let (id, create) = t.creation(&b, &[]);
@@ -612,7 +612,7 @@ fn start_container_hooks_are_under_the_filter() {
 /// A rule that answers init's own calls with success without doing them: no false success, and nothing that waits or spins.
 #[test]
 fn calls_of_init_that_only_seem_to_succeed_are_an_error() {
-    run_case(oar_only("runc's init makes other calls"), |t| {
+    run_case(oar_only("the calls are those of oar's init"), |t| {
         for name in ["poll", "accept4", "sendmsg", "prctl"] {
             let mut b =
                 bundle(t, allowing(json!([{"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}])));
