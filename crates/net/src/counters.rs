@@ -117,8 +117,10 @@ mod tests {
             run("ip link add made0 type veth peer name made1");
             run("ip addr add 192.0.2.1/24 dev made0");
             run("ip neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev made0");
-            run("ip link set made0 up");
+            // The peer first: then made0 has its carrier when it goes up and can send at once. The other way
+            // round the kernel hears of the carrier later (linkwatch), and drops what is sent until then.
             run("ip link set made1 up");
+            run("ip link set made0 up");
             let before = (only(netns, "made0"), only(netns, "made1"));
             let socket = std::net::UdpSocket::bind("192.0.2.1:0").unwrap();
             for _ in 0..5 {
