@@ -3,6 +3,7 @@
 //! Nothing is parsed or printed here, and no flag is described anywhere else.
 //! `parse` walks the table to fill [`Options`]; `help` and `generate` print the same table.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What was typed, resolved no further than its type. Defaults are those of an empty command line.
@@ -38,6 +39,29 @@ pub(crate) struct Options {
     pub(crate) quiet: bool,
     pub(crate) rootless: bool,
     pub(crate) stats: bool,
+    pub(crate) follow: bool,
+    /// Seconds or `5s`, as it was typed.
+    pub(crate) interval: Option<String>,
+
+    pub(crate) process: Option<PathBuf>,
+    pub(crate) tty: bool,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) additional_gids: Vec<u32>,
+    pub(crate) caps: Vec<String>,
+    pub(crate) no_new_privs: bool,
+    pub(crate) apparmor: Option<String>,
+    pub(crate) process_label: Option<String>,
+    pub(crate) ignore_paused: bool,
+    pub(crate) cgroup: Vec<String>,
+    /// Of the process that waits to be started: made, or started.
+    pub(crate) exec_create: Option<String>,
+    pub(crate) exec_start: Option<String>,
+
+    /// `update`: a file or `-`, and what its other flags give, by their names, as it was typed.
+    pub(crate) resources: Option<PathBuf>,
+    pub(crate) limits: BTreeMap<&'static str, String>,
 }
 
 #[derive(Debug)]
@@ -59,6 +83,10 @@ pub(crate) enum Kind {
     Directory(fn(&mut Options, PathBuf)),
     File(fn(&mut Options, PathBuf)),
     Number(fn(&mut Options, u32)),
+    /// Any text that is valid UTF-8.
+    Text(fn(&mut Options, String)),
+    /// Kept in [`Options::limits`] under the flag's name.
+    Limit,
     Choice(&'static [&'static str], fn(&mut Options, &str)),
     /// Any text, of no effect: flags of other runtimes that engines may pass.
     Ignored,
@@ -73,6 +101,12 @@ pub(crate) enum Name {
     Delete,
     Run,
     List,
+    Exec,
+    Ps,
+    Pause,
+    Resume,
+    Update,
+    Wait,
     Events,
     Spec,
     Features,
@@ -96,6 +130,9 @@ pub(crate) enum Positional {
     None,
     Id,
     IdAndSignal,
+    /// An ID, and whatever comes after it, flags or not.
+    IdAndWords(&'static str),
+    OptionalId,
     Command,
 }
 
@@ -105,6 +142,8 @@ impl Positional {
             Positional::None => "",
             Positional::Id => "ID",
             Positional::IdAndSignal => "ID [SIGNAL]",
+            Positional::IdAndWords(shape) => shape,
+            Positional::OptionalId => "[ID]",
             Positional::Command => "[COMMAND]",
         }
     }
@@ -112,8 +151,9 @@ impl Positional {
     pub(crate) fn most(self) -> usize {
         match self {
             Positional::None => 0,
-            Positional::Id | Positional::Command => 1,
+            Positional::Id | Positional::OptionalId | Positional::Command => 1,
             Positional::IdAndSignal => 2,
+            Positional::IdAndWords(_) => usize::MAX,
         }
     }
 }
@@ -202,7 +242,8 @@ const BUNDLE: &[Flag] = &[short(
     ),
 )];
 
-const CREATE: &[Flag] = &[
+/// Of every process that is made: create, run, exec.
+const PROCESS: &[Flag] = &[
     value(
         "console-socket",
         "SOCKET",
@@ -213,26 +254,29 @@ const CREATE: &[Flag] = &[
         "pid-file",
         "FILE",
         Kind::File(|o, v| o.pid_file = Some(v)),
-        "write the pid of the container's process here: digits only, all at once",
+        "write the pid of the process here: digits only, all at once",
     ),
     value(
         "pidfd-socket",
         "SOCKET",
         Kind::File(|o, v| o.pidfd_socket = Some(v)),
-        "send a pidfd of the container's process to this AF_UNIX socket",
+        "send a pidfd of the process to this AF_UNIX socket",
     ),
-    switch(
-        "no-pivot",
-        |o, v| o.no_pivot = v,
-        "move the root mount instead of pivot_root(2), as a ramdisk needs",
-    ),
-    switch("no-new-keyring", |o, v| o.no_new_keyring = v, "keep the caller's session keyring"),
     value(
         "preserve-fds",
         "N",
         Kind::Number(|o, v| o.preserve_fds = v),
         "pass N more descriptors, after 0-2 and those of $LISTEN_FDS (default: 0)",
     ),
+];
+
+const CREATE: &[Flag] = &[
+    switch(
+        "no-pivot",
+        |o, v| o.no_pivot = v,
+        "move the root mount instead of pivot_root(2), as a ramdisk needs",
+    ),
+    switch("no-new-keyring", |o, v| o.no_new_keyring = v, "keep the caller's session keyring"),
     switch(
         "cgroup-leaf",
         |o, v| o.cgroup_leaf = v,
@@ -247,12 +291,111 @@ const CREATE: &[Flag] = &[
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
 ];
 
+const DETACH: &[Flag] = &[short(
+    'd',
+    switch("detach", |o, v| o.detach = v, "return when the command runs, instead of when it has ended"),
+)];
+
+const EXEC: &[Flag] = &[
+    short(
+        'p',
+        value(
+            "process",
+            "FILE",
+            Kind::File(|o, v| o.process = Some(v)),
+            "take the process from this JSON file (a process object of the specification); other flags that \
+             describe it, and arguments, are not taken then",
+        ),
+    ),
+    short('t', switch("tty", |o, v| o.tty = v, "give the process a terminal")),
+    value("cwd", "DIR", Kind::Text(|o, v| o.cwd = Some(v)), "working directory in the container"),
+    short(
+        'e',
+        value("env", "NAME=VALUE", Kind::Text(|o, v| o.env.push(v)), "set a variable; may be repeated"),
+    ),
+    short(
+        'u',
+        value("user", "UID[:GID]", Kind::Text(|o, v| o.user = Some(v)), "numbers of the user and group"),
+    ),
+    short(
+        'g',
+        value(
+            "additional-gids",
+            "GID",
+            Kind::Number(|o, v| o.additional_gids.push(v)),
+            "number of a further group; may be repeated",
+        ),
+    ),
+    short(
+        'c',
+        value("cap", "CAPABILITY", Kind::Text(|o, v| o.caps.push(v)), "add a capability; may be repeated"),
+    ),
+    switch("no-new-privs", |o, v| o.no_new_privs = v, "set no_new_privs"),
+    value("apparmor", "PROFILE", Kind::Text(|o, v| o.apparmor = Some(v)), "AppArmor profile of the process"),
+    value(
+        "process-label",
+        "LABEL",
+        Kind::Text(|o, v| o.process_label = Some(v)),
+        "SELinux label of the process",
+    ),
+    value(
+        "cgroup",
+        "PATH",
+        Kind::Text(|o, v| o.cgroup.push(v)),
+        "put the process into this sub-cgroup of the container's, CONTROLLER[,...]:PATH for one v1 hierarchy; may be \
+         repeated",
+    ),
+    switch(
+        "ignore-paused",
+        |o, v| o.ignore_paused = v,
+        "also in a paused container, where it waits to be resumed",
+    ),
+    value(
+        "create",
+        "NAME",
+        Kind::Text(|o, v| o.exec_create = Some(v)),
+        "make the process, under this name, and leave it before its first instruction until --start NAME",
+    ),
+    value("start", "NAME", Kind::Text(|o, v| o.exec_start = Some(v)), "run what --create NAME has made"),
+];
+
+const UPDATE: &[Flag] = &[
+    short(
+        'r',
+        value(
+            "resources",
+            "FILE",
+            Kind::File(|o, v| o.resources = Some(v)),
+            "take the limits from this JSON file, or with - from stdin (linux.resources of the specification); other \
+             flags are added to it",
+        ),
+    ),
+    value("blkio-weight", "N", Kind::Limit, "share of block I/O, 10 to 1000"),
+    value("cpu-period", "US", Kind::Limit, "length of a period for the CPU quota, microseconds"),
+    value("cpu-quota", "US", Kind::Limit, "CPU time in each period, microseconds; -1 for no limit"),
+    value("cpu-burst", "US", Kind::Limit, "CPU time that may be saved up, microseconds"),
+    value("cpu-share", "N", Kind::Limit, "share of CPU time, relative to others"),
+    value("cpu-rt-period", "US", Kind::Limit, "period of the real-time limit, microseconds (cgroup v1)"),
+    value("cpu-rt-runtime", "US", Kind::Limit, "real-time CPU time in a period, microseconds (cgroup v1)"),
+    value("cpu-idle", "0|1", Kind::Limit, "run only when nobody else wants the CPU"),
+    value("cpuset-cpus", "LIST", Kind::Limit, "CPUs to use, as 0-3,7"),
+    value("cpuset-mems", "LIST", Kind::Limit, "memory nodes to use"),
+    value("memory", "BYTES", Kind::Limit, "memory limit: a number, or 64m, 2g; -1 for no limit"),
+    value("memory-reservation", "BYTES", Kind::Limit, "memory that is protected, or -1"),
+    value("memory-swap", "BYTES", Kind::Limit, "memory and swap together; -1 for no limit on swap"),
+    hidden(value("kernel-memory", "BYTES", Kind::Ignored, "accepted for compatibility")),
+    hidden(value("kernel-memory-tcp", "BYTES", Kind::Ignored, "accepted for compatibility")),
+    value("pids-limit", "N", Kind::Limit, "processes and threads at once; -1 for no limit"),
+    value("l3-cache-schema", "SCHEMA", Kind::Limit, "resctrl: L3 cache"),
+    value("mem-bw-schema", "SCHEMA", Kind::Limit, "resctrl: memory bandwidth"),
+];
+
 pub(crate) static VERBS: &[Verb] = &[
     Verb {
         name: Name::Create,
         word: "create",
         positional: Positional::Id,
-        flags: &[BUNDLE, CREATE, HELP],
+        flags: &[BUNDLE, PROCESS, CREATE, HELP],
         doc: "build a container from a bundle, up to the point before its command runs",
         detail: "The bundle is a directory with a config.json of the OCI runtime specification and, usually, a root \
                  filesystem. The container then waits for `start`.",
@@ -317,16 +460,10 @@ pub(crate) static VERBS: &[Verb] = &[
         positional: Positional::Id,
         flags: &[
             BUNDLE,
+            PROCESS,
             CREATE,
+            DETACH,
             &[
-                short(
-                    'd',
-                    switch(
-                        "detach",
-                        |o, v| o.detach = v,
-                        "return when the command runs, instead of when it has ended",
-                    ),
-                ),
                 switch("keep", |o, v| o.keep = v, "do not delete the container when its command has ended"),
                 switch(
                     "no-subreaper",
@@ -364,24 +501,94 @@ pub(crate) static VERBS: &[Verb] = &[
         hidden: false,
     },
     Verb {
+        name: Name::Exec,
+        word: "exec",
+        positional: Positional::IdAndWords("ID COMMAND [ARGUMENT...]"),
+        flags: &[PROCESS, DETACH, EXEC, HELP],
+        doc: "run one more process in a container",
+        detail: "What is not given is as for the container's own process. Exits with the status of the command, or 128 \
+                 and the number of the signal that ended it; 255 when it could not be run.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::Ps,
+        word: "ps",
+        positional: Positional::IdAndWords("ID [PS OPTION...]"),
+        flags: &[
+            &[short(
+                'f',
+                value(
+                    "format",
+                    "FORMAT",
+                    Kind::Choice(&["table", "json"], |o, v| o.json = v == "json"),
+                    "table (default), by ps(1), or json: the pids",
+                ),
+            )],
+            HELP,
+        ],
+        doc: "list the processes of a container",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::Pause,
+        word: "pause",
+        positional: Positional::Id,
+        flags: &[HELP],
+        doc: "stop all processes of a container where they are",
+        detail: "Returns when all of them have stopped.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::Resume,
+        word: "resume",
+        positional: Positional::Id,
+        flags: &[HELP],
+        doc: "let the processes of a paused container go on",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::Update,
+        word: "update",
+        positional: Positional::Id,
+        flags: &[UPDATE, HELP],
+        doc: "change the limits of a container",
+        detail: "What is not given stays as it is. All of it is done, or nothing.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::Wait,
+        word: "wait",
+        positional: Positional::Id,
+        flags: &[&[switch("json", |o, v| o.json = v, "print how it ended as JSON")], HELP],
+        doc: "wait for the end of a container, and print its exit status",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
         name: Name::Events,
         word: "events",
-        positional: Positional::Id,
+        positional: Positional::OptionalId,
         flags: &[
             &[
                 switch("stats", |o, v| o.stats = v, "print what the container uses now, and exit"),
+                switch(
+                    "follow",
+                    |o, v| o.follow = v,
+                    "print what happens, as it happens, until the container ends; of all containers without an ID",
+                ),
                 value(
                     "interval",
                     "TIME",
-                    Kind::Ignored,
-                    "accepted for compatibility: it is of no effect once",
+                    Kind::Text(|o, v| o.interval = Some(v)),
+                    "print what the container uses every so often: 500ms, 5s (default), 1m",
                 ),
             ],
             HELP,
         ],
-        doc: "print what a container uses of CPU, memory, block devices and networks, as JSON",
-        detail: "One line, in runc's format, with pressure (PSI), memory events and network counters. This version \
-                 needs --stats: it does not follow a container.",
+        doc: "print what a container uses, or what happens to it, as JSON",
+        detail: "Statistics are lines in runc's format, with pressure (PSI), memory events and network counters.",
         hidden: false,
     },
     Verb {
@@ -428,8 +635,7 @@ pub(crate) static VERBS: &[Verb] = &[
 
 /// Verbs of runc that this version does not have. Podman asks whether `checkpoint --help` succeeds and whether
 /// `restore` knows `--lsm-mount-context`; until the verbs exist, every way of calling them is answered no.
-pub(crate) static LATER: &[&str] =
-    &["exec", "ps", "pause", "resume", "update", "checkpoint", "restore", "wait"];
+pub(crate) static LATER: &[&str] = &["checkpoint", "restore"];
 
 #[cfg(test)]
 mod tests {

@@ -4,13 +4,18 @@
 //! Arguments come in; stdout, one line on stderr, the log and an exit status go out.
 
 mod descriptors;
+mod events;
+mod exec;
 mod flags;
 mod generate;
 mod help;
 mod list;
 mod log;
 mod parse;
+mod ps;
+mod update;
 mod verbs;
+mod wait;
 
 use std::ffi::OsString;
 use std::panic::PanicHookInfo;
@@ -41,7 +46,13 @@ fn main() -> ExitCode {
     let options = &parsed.options;
     let silent = matches!(
         parsed.action,
-        Ok(Action::State(_) | Action::List | Action::Events(_) | Action::Features | Action::Version)
+        Ok(Action::State(_)
+            | Action::List
+            | Action::Ps(..)
+            | Action::Events(_)
+            | Action::Wait(_)
+            | Action::Features
+            | Action::Version)
     );
     let log = match Log::open(options.log.as_deref(), options.json_log, options.debug, silent) {
         Ok(log) => log,
@@ -73,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn claim_descriptors(parsed: &Parsed) -> Result<Passed> {
-    if !matches!(parsed.action, Ok(Action::Create(_) | Action::Run(_))) {
+    if !matches!(parsed.action, Ok(Action::Create(_) | Action::Run(_) | Action::Exec(..))) {
         descriptors::claim_none()?;
         return Ok(Passed::default());
     }

@@ -45,7 +45,13 @@ pub(crate) enum Action {
     Delete(Id),
     Run(Id),
     List,
-    Events(Id),
+    Exec(Id, Vec<String>),
+    Ps(Id, Vec<OsString>),
+    Pause(Id),
+    Resume(Id),
+    Update(Id),
+    Wait(Id),
+    Events(Option<Id>),
     Spec,
     Features,
 }
@@ -64,7 +70,14 @@ impl std::fmt::Debug for Action {
             Action::Delete(id) => write!(f, "delete {}", id.as_str()),
             Action::Run(id) => write!(f, "run {}", id.as_str()),
             Action::List => f.write_str("list"),
-            Action::Events(id) => write!(f, "events {}", id.as_str()),
+            Action::Exec(id, words) => write!(f, "exec {} {words:?}", id.as_str()),
+            Action::Ps(id, words) => write!(f, "ps {} {words:?}", id.as_str()),
+            Action::Pause(id) => write!(f, "pause {}", id.as_str()),
+            Action::Resume(id) => write!(f, "resume {}", id.as_str()),
+            Action::Update(id) => write!(f, "update {}", id.as_str()),
+            Action::Wait(id) => write!(f, "wait {}", id.as_str()),
+            Action::Events(None) => f.write_str("events"),
+            Action::Events(Some(id)) => write!(f, "events {}", id.as_str()),
             Action::Spec => f.write_str("spec"),
             Action::Features => f.write_str("features"),
         }
@@ -113,11 +126,15 @@ fn command(
             return Err(invalid(format!("unexpected argument {}", quoted(&word))).hint(usage(verb)));
         }
         words.push(word);
+        if matches!(verb.positional, Positional::IdAndWords(_)) {
+            words.extend(arguments.by_ref());
+        }
     }
     if options.help {
         return Ok(Action::Help(Some(verb)));
     }
 
+    let none_given = words.is_empty();
     let mut words = words.into_iter();
     let mut id = || -> Result<Id> {
         let Some(word) = words.next() else { return Err(invalid("an ID is missing").hint(usage(verb))) };
@@ -144,14 +161,24 @@ fn command(
             Action::Kill(id, Signal::parse(&signal.to_string_lossy())?)
         }
         Name::List => Action::List,
-        Name::Events => {
+        Name::Exec => {
             let id = id()?;
-            if !options.stats {
-                return Err(Error::new(Code::Unsupported, "events is not in this version")
-                    .hint("`oar events --stats` prints one line of statistics"));
-            }
-            Action::Events(id)
+            let text = |word: OsString| {
+                word.into_string().map_err(|word| invalid(format!("{} is not valid UTF-8", quoted(&word))))
+            };
+            Action::Exec(id, words.map(text).collect::<Result<_>>()?)
         }
+        Name::Ps => {
+            let id = id()?;
+            Action::Ps(id, words.collect())
+        }
+        Name::Pause => Action::Pause(id()?),
+        Name::Resume => Action::Resume(id()?),
+        Name::Update => Action::Update(id()?),
+        Name::Wait => Action::Wait(id()?),
+        // Of all containers only what happens to them.
+        Name::Events if options.follow && none_given => Action::Events(None),
+        Name::Events => Action::Events(Some(id()?)),
         Name::Spec => Action::Spec,
         Name::Features => Action::Features,
         Name::Man => Action::Generate("man".into()),
@@ -270,6 +297,14 @@ fn apply(
             }
             set(options, PathBuf::from(value));
         }
+        Kind::Text(set) => match value.to_str() {
+            Some(text) => set(options, text.to_string()),
+            None => return Err(wrong("it is not valid UTF-8".into())),
+        },
+        Kind::Limit => match value.to_str() {
+            Some(text) => drop(options.limits.insert(flag.name, text.to_string())), // the last one counts
+            None => return Err(wrong("it is not valid UTF-8".into())),
+        },
         Kind::Number(set) => match value.to_str().and_then(|text| text.parse().ok()) {
             Some(number) => set(options, number),
             None => return Err(wrong(format!("must be a number from 0 to {}", u32::MAX))),
@@ -454,6 +489,26 @@ mod tests {
             ("spec --rootless -b /b", "spec", Options { rootless: true, bundle: path("/b"), ..none() }),
             ("create --dry-run c", "create c", Options { dry_run: true, ..none() }),
             ("features", "features", none()),
+            // What follows the ID is the command's, whatever it looks like.
+            (
+                "exec -t --user 1:2 -e A=b --env C=d -c CAP_A c sh -c --help -- -t",
+                "exec c [\"sh\", \"-c\", \"--help\", \"--\", \"-t\"]",
+                Options {
+                    tty: true,
+                    user: Some("1:2".into()),
+                    env: vec!["A=b".into(), "C=d".into()],
+                    caps: vec!["CAP_A".into()],
+                    ..none()
+                },
+            ),
+            ("ps -f json c -ef --forest", "ps c [\"-ef\", \"--forest\"]", Options { json: true, ..none() }),
+            (
+                "update --memory 64m --memory=128m --cpu-quota -1 c",
+                "update c",
+                Options { limits: [("memory", "128m".into()), ("cpu-quota", "-1".into())].into(), ..none() },
+            ),
+            ("events --follow", "events", Options { follow: true, ..none() }),
+            ("events --interval 5s c", "events c", Options { interval: Some("5s".into()), ..none() }),
             // Help and version.
             ("--version", "version", Options { version: true, ..none() }),
             ("-v", "version", Options { version: true, ..none() }),
@@ -550,12 +605,15 @@ mod tests {
             (&["create", "--bundle=", "c"], &["the path is empty"]),
             (&["--root", "", "state", "c"], &["the path is empty"]),
             // Later versions.
-            (&["exec", "c", "sh", "-c", "x"], &["exec is not in this version"]),
-            (&["events", "c"], &["events is not in this version", "--stats"]),
-            (&["events", "--interval", "5s", "c"], &["events is not in this version"]),
             (&["events", "--stats"], &["an ID is missing"]),
             (&["checkpoint", "--help"], &["checkpoint is not in this version"]),
-            (&["help", "ps"], &["ps is not in this version"]),
+            (&["help", "restore"], &["restore is not in this version"]),
+            // What follows the ID is the command's.
+            (&["exec", "-t"], &["an ID is missing", "exec [FLAGS] ID COMMAND [ARGUMENT...]"]),
+            (&["exec", "--frob", "c", "sh"], &["not defined: --frob"]),
+            (&["exec", "--user"], &["flag needs an argument: --user"]),
+            (&["update", "--memory"], &["flag needs an argument: --memory"]),
+            (&["pause", "c", "d"], &["unexpected argument \"d\""]),
         ];
         for (line, parts) in cases {
             let answer = refused(line);

@@ -15,7 +15,7 @@ use crate::descriptors::Passed;
 use crate::flags::Options;
 use crate::log::Log;
 use crate::parse::Action;
-use crate::{generate, help, list};
+use crate::{events, exec, generate, help, list, ps, update, wait};
 
 /// The exit status of this process.
 pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) -> Result<u8> {
@@ -64,11 +64,13 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
             open()?.run(&id, &create_options(options, passed), &run, &mut tell).map(exit_status)
         }
         Action::List => containers(&open()?, options, log),
-        Action::Events(id) => {
-            let data = serde_json::to_string(&open()?.stats(&id)?).map_err(unprintable)?;
-            // runc's order of keys: the first is what a reader of the stream looks for.
-            print_line(&format!(r#"{{"type":"stats","id":{},"data":{data}}}"#, Value::from(id.as_str())))
-        }
+        Action::Exec(id, words) => exec::exec(&open()?, &id, words, options, passed, log),
+        Action::Ps(id, words) => ps::ps(&open()?, &id, &words, options.json),
+        Action::Pause(id) => open()?.pause(&id).map(|()| 0),
+        Action::Resume(id) => open()?.resume(&id).map(|()| 0),
+        Action::Update(id) => update::update(&open()?, &id, options, log),
+        Action::Wait(id) => wait::wait(&open()?, &id, options.json),
+        Action::Events(id) => events::events(&open()?, id.as_ref(), options, log),
         Action::Spec => write_spec(options).map(|()| 0),
         Action::Features => print_json(serde_json::to_string_pretty(&coracle_runtime::features())),
     };
@@ -97,7 +99,7 @@ fn bundle(options: &Options) -> PathBuf {
     options.bundle.clone().unwrap_or_else(|| PathBuf::from("."))
 }
 
-fn exit_status(status: ExitStatus) -> u8 {
+pub(crate) fn exit_status(status: ExitStatus) -> u8 {
     let number = match status {
         ExitStatus::Detached => 0,
         ExitStatus::Code(code) => code,
@@ -166,17 +168,17 @@ fn print_json(text: serde_json::Result<String>) -> Result<u8> {
     print_line(&text.map_err(unprintable)?)
 }
 
-fn unprintable(error: serde_json::Error) -> Error {
+pub(crate) fn unprintable(error: serde_json::Error) -> Error {
     Error::new(Code::System, format!("write JSON: {error}"))
 }
 
-fn print_line(text: &str) -> Result<u8> {
+pub(crate) fn print_line(text: &str) -> Result<u8> {
     print(&format!("{}\n", text.trim_end_matches('\n')))
 }
 
 /// An answer that did not arrive is a failure. To a reader who has had enough (`oar list | head -1`) nothing more
 /// is said; the status is the one that SIGPIPE, which Rust programs ignore, would have given.
-fn print(text: &str) -> Result<u8> {
+pub(crate) fn print(text: &str) -> Result<u8> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(0),

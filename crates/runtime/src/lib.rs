@@ -18,6 +18,7 @@ mod kill;
 mod lower;
 mod messages;
 mod namespaces;
+mod pause;
 mod probe;
 mod rdt;
 mod record;
