@@ -214,11 +214,13 @@ impl Runtime {
             gives_limits: host.raise_rlimits,
         };
         let join = [(pidfd.as_raw_fd(), namespaces.flags)];
-        let entered = inside.enter().map_err(cgroup::error)?;
+        // A frozen cgroup would hold the caller too, so the process is moved there when it waits for Go.
+        let paused = status == Status::Paused;
+        let entered = if paused { None } else { Some(inside.enter().map_err(cgroup::error)?) };
         let born = Born {
             namespaces: 0,
             join: if namespaces.flags == 0 { &[] } else { &join },
-            cgroup: inside.clone_fd(),
+            cgroup: if paused { None } else { inside.clone_fd() },
             time_offsets: &[],
         };
         let spawned = launch::spawn(&context, &born, &|_| "join the container's namespaces".to_string());
@@ -235,7 +237,11 @@ impl Runtime {
             hooks::state_document(&record.id, words, pid, &record.bundle, &record.annotations)
         };
         let proceed = || {
-            entered.leave(Some(child.pid)).map_err(cgroup::error)?;
+            match entered {
+                Some(entered) => entered.leave(Some(child.pid)),
+                None => inside.move_in(child.pid),
+            }
+            .map_err(cgroup::error)?;
             // Its copy will have these too.
             launch::give_oom_score(&plan, child.pid)?;
             set_cpus(child.pid, &plan.outside.initial_cpus, "initial")?;
