@@ -4,7 +4,6 @@
 //! Never makes or removes a directory and never converts: values come from [`crate::convert`] and go into files of
 //! the directories that [`crate::Cgroup`] holds open; what decides safety is read back.
 
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -74,14 +73,14 @@ impl Cgroup {
         };
         match write_all() {
             Ok(()) => Ok(changed),
-            Err(error) => Err(self.undo(changed, error)),
+            Err(error) => Err(not_all_back(error, &self.undo(changed))),
         }
     }
 
-    /// Writes the old values back. The error that is given comes back, with what could not be brought back behind it.
-    pub fn undo(&self, changed: Changed, error: Error) -> Error {
+    /// Writes the old values back. What could not be brought back is told.
+    pub fn undo(&self, changed: Changed) -> Vec<Error> {
         let devices = devices::restore(&self.trees, &changed.devices).err();
-        write_back(&self.trees, changed.undo, devices, error)
+        devices.into_iter().chain(write_back(&self.trees, changed.undo)).collect()
     }
 
     fn now(&self, resources: &Resources) -> Result<Now, Error> {
@@ -177,29 +176,31 @@ struct Undo {
     lines: Vec<String>,
 }
 
-/// Newest first, so that values which depend on one another pass through the same pairs again. `failed` is what could
-/// not be brought back already.
-fn write_back(trees: &[Tree], undo: Vec<Undo>, failed: Option<Error>, error: Error) -> Error {
-    let mut failed: String = failed.map(|again| format!("; {again}")).unwrap_or_default();
+/// Newest first, so that values which depend on one another pass through the same pairs again.
+fn write_back(trees: &[Tree], undo: Vec<Undo>) -> Vec<Error> {
+    let mut failed = Vec::new();
     for Undo { file, path, lines } in undo.into_iter().rev() {
         let tree = trees.iter().find(|tree| Some(tree.directory.path.as_path()) == path.parent());
         for line in lines {
-            let maximum = tree.filter(|tree| memory::is_maximum(tree, &path));
-            let result = match maximum {
+            let result = match tree.filter(|tree| memory::is_maximum(tree, &path)) {
                 Some(tree) => memory::set_maximum(tree, file.as_fd(), convert::MEMORY_LIMIT, &line),
                 None => Ok(tree::write_open(file.as_fd(), &line)),
             };
-            let again = match result {
-                Ok(Ok(())) => continue,
-                Ok(Err(errno)) => Error::io(format!("write back {line:?} to"), &path, errno),
-                Err(again) => again,
-            };
-            write!(failed, "; {again}").ok(); // into a String: cannot fail
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(errno)) => failed.push(Error::io(format!("write back {line:?} to"), &path, errno)),
+                Err(error) => failed.push(error),
+            }
         }
     }
+    failed
+}
+
+fn not_all_back(error: Error, failed: &[Error]) -> Error {
     if failed.is_empty() {
         return error;
     }
+    let failed: String = failed.iter().map(|again| format!("; {again}")).collect();
     let rule = format!("{error}; and the old limits are not all back{failed}");
     Error::Limit { limit: "update of limits".to_string(), rule }
 }
@@ -440,9 +441,10 @@ mod tests {
             lines: vec!["max".to_string()],
         };
         let first = || Error::io("set pids limit to \"x\" in", "/c/pids.max", Errno::EINVAL);
-        assert_eq!(write_back(&[], vec![undo("/c/memory.max", true)], None, first()), first());
+        let back = write_back(&[], vec![undo("/c/memory.max", true)]);
+        assert_eq!(not_all_back(first(), &back), first());
         let both = vec![undo("/c/memory.max", true), undo("/c/cpu.max", false)];
-        let error = write_back(&[], both, None, first());
+        let error = not_all_back(first(), &write_back(&[], both));
         assert_eq!(
             error.to_string(),
             "update of limits: set pids limit to \"x\" in /c/pids.max: invalid argument; and the old limits are not all \

@@ -20,6 +20,7 @@ mod messages;
 mod namespaces;
 mod pause;
 mod probe;
+mod processes;
 mod rdt;
 mod record;
 mod seccomp;
@@ -30,6 +31,7 @@ mod step;
 mod template;
 mod terminal;
 mod time;
+mod update;
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -42,9 +44,11 @@ pub use events::{NetworkInterface, Statistics};
 pub use features::features;
 pub use foreground::ExitStatus;
 pub use id::Id;
+pub use oci_spec::runtime::{LinuxResources, PosixRlimit};
 pub use signal::Signal;
 pub use status::{State, Status};
 pub use template::spec;
+pub use update::{UpdateOptions, parse_resources};
 
 /// Of the runtime specification that configs may use and state documents follow.
 pub const OCI_VERSION: &str = "1.3.0";
