@@ -479,7 +479,7 @@ fn preserved_descriptors() {
                 &c.id,
                 "sh",
                 "-c",
-                "cat <&3; cat <&4; ls /proc/$$/fd | tr '\\n' ' '",
+                "cat <&3; cat <&4; exec ls /proc/self/fd",
             ])
             .wrap(&["sh", "-c", script, "sh"])
             .run();
@@ -600,6 +600,9 @@ fn in_joined_and_shared_namespaces() {
                 fs::read_link(first.proc(&format!("ns/{name}"))).unwrap().to_str().unwrap()
             );
         }
+        // A pid namespace ends when all in it are reaped.
+        c.kill("KILL").ok();
+        c.wait();
     });
 }
 

@@ -270,9 +270,30 @@ impl Locked {
         self.replace(CONFIG, document)
     }
 
+    /// The first half of [`Locked::write_config`]: nobody reads it yet.
+    pub(crate) fn draft_config(&self, document: &[u8]) -> Result<()> {
+        self.draft(CONFIG, document)
+    }
+
+    /// The second half.
+    pub(crate) fn commit_config(&self) -> Result<()> {
+        self.commit(CONFIG)
+    }
+
     fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        let failed =
-            |error: std::io::Error| Error::io(format!("write {}", self.path.join(name).display()), &error);
+        self.draft(name, text)?;
+        self.commit(name)
+    }
+
+    fn failed(&self, name: &str) -> impl Fn(std::io::Error) -> Error {
+        move |error| Error::io(format!("write {}", self.path.join(name).display()), &error)
+    }
+
+    fn commit(&self, name: &str) -> Result<()> {
+        std::fs::rename(self.member(&format!(".{name}")), self.member(name)).map_err(self.failed(name))
+    }
+
+    fn draft(&self, name: &str, text: &[u8]) -> Result<()> {
         let temporary = self.member(&format!(".{name}"));
         std::fs::OpenOptions::new()
             .write(true)
@@ -281,8 +302,7 @@ impl Locked {
             .mode(0o600)
             .open(&temporary)
             .and_then(|mut file| std::io::Write::write_all(&mut file, text))
-            .and_then(|()| std::fs::rename(&temporary, self.member(name)))
-            .map_err(failed)
+            .map_err(self.failed(name))
     }
 
     /// Remove it all, the record last, so that a removal cut short can be repeated.
