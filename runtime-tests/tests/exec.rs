@@ -445,6 +445,7 @@ fn pid_file_and_detach() {
     run_case(any().differs("runc", "1.1.5 returns before the command is executed"), |t| {
         let c = running(t, &mut t.bundle());
         let pid_file = t.dir.join("pid");
+        fs::write(&pid_file, "of an earlier process").unwrap();
         let flags = ["-d", "--pid-file", pid_file.to_str().unwrap()];
         exec(t, &c, &flags, &["sleep", "999"]).ok();
         let text = fs::read_to_string(&pid_file).unwrap();

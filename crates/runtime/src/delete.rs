@@ -35,17 +35,6 @@ fn remove_unrecorded(directory: &Directory) -> Result<()> {
     cgroup::remove(&location.open()).map(drop)
 }
 
-/// A pid file that a killed create left half written.
-pub(crate) fn remove_draft(directory: &Directory) -> Result<()> {
-    let Some(draft) = directory.read()?.and_then(|record| record.pid_file_draft) else { return Ok(()) };
-    match std::fs::remove_file(&draft) {
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-            Err(Error::io(format!("remove {}", draft.display()), &error))
-        }
-        _ => Ok(()),
-    }
-}
-
 impl Runtime {
     /// Remove a stopped container, or one that was never started. With `force` a running one is killed first, and
     /// one that does not exist is a success. Can be repeated until it succeeds.
@@ -105,7 +94,6 @@ impl Runtime {
         if let Some(Rdt { resctrl, plan, applied }) = &record.intel_rdt {
             rdt::remove(plan, resctrl, id.as_str(), *applied)?;
         }
-        remove_draft(&directory)?;
         directory.remove()?;
         if record.process.is_some() {
             warnings.extend(poststop(&record));

@@ -259,7 +259,7 @@ impl Runtime {
                 crate::rdt::join(&rdt.plan, &rdt.resctrl, id.as_str(), child.pid)?;
             }
             if let Some(path) = &options.pid_file {
-                launch::write_pid_file(path, &launch::draft(path, id.as_str())?, child.pid)?;
+                launch::write_pid_file(path, child.pid)?;
             }
             if let Some(socket) = sockets.pidfd.take() {
                 socket.send("pidfd", child.pidfd.number())?;

@@ -56,8 +56,6 @@ pub(crate) struct Record {
     pub intel_rdt: Option<Rdt>,
     /// Its processes keep their callers' session keyrings.
     pub no_new_keyring: bool,
-    /// Beside the caller's pid file, until that is complete.
-    pub pid_file_draft: Option<PathBuf>,
     /// Absent while the container is being created.
     pub process: Option<Process>,
 }
@@ -350,7 +348,6 @@ mod tests {
             late_steps: Vec::new(),
             intel_rdt: None,
             no_new_keyring: false,
-            pid_file_draft: None,
             process: Some(Process { pid: 7, start_time: 42 }),
         }
     }
