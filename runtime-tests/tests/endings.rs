@@ -773,6 +773,21 @@ fn f55_nested_threaded_and_delegated() {
     });
 }
 
+/// A process that has gone to another cgroup of one hierarchy, and is in the container's of the others.
+#[test]
+fn f55_a_stray() {
+    run_case(oar_only("not run on the peers").needs(hybrid(), "a hybrid host"), |t| {
+        for left in ["unified", "pids"] {
+            let (c, beside) = sharing(t, None, "setsid sleep 1000 & echo up; exec sleep 1000");
+            fs::write(Path::new("/sys/fs/cgroup").join(left).join("cgroup.procs"), beside.to_string())
+                .unwrap();
+            quick("delete --force", || c.verb(&["delete", "--force"]).ok().len());
+            assert!(!lives(beside), "{left}");
+            nothing_left(t);
+        }
+    });
+}
+
 /// In front of the runtime: some of its attempts to remove a cgroup meet one that is in use.
 fn busy(run: Invocation, when: &str) -> Invocation {
     run.wrap(&["strace", "-qq", "-o", "/dev/null", "-e", &format!("inject=unlinkat:error=EBUSY:when={when}")])

@@ -268,7 +268,7 @@ impl Cgroup {
         let mut reached = BTreeSet::new();
         loop {
             let before = reached.len();
-            self.signal_new(libc::SIGKILL, &mut reached)?;
+            self.signal_new(libc::SIGKILL, &mut reached, &|| self.pids())?;
             self.thaw_v1()?;
             let pids = self.pids()?;
             if pids.is_empty() {
@@ -287,13 +287,34 @@ impl Cgroup {
     /// meanwhile may be left out.
     pub fn signal(&self, number: i32) -> Result<BTreeSet<i32>, Error> {
         let mut reached = BTreeSet::new();
-        self.signal_new(number, &mut reached)?;
+        self.signal_new(number, &mut reached, &|| self.pids())?;
         Ok(reached)
     }
 
-    /// To those that are not in `reached`, and adds them.
-    fn signal_new(&self, number: i32, reached: &mut BTreeSet<i32>) -> Result<(), Error> {
-        let new: Vec<i32> = self.pids()?.into_iter().filter(|pid| !reached.contains(pid)).collect();
+    /// SIGKILL for what is in its directory of one hierarchy alone: [`Cgroup::kill`] goes by the first one, which a
+    /// process may have left.
+    pub fn kill_strays(&self) -> Result<(), Error> {
+        let list = || {
+            let mut pids = Vec::new();
+            for tree in &self.trees {
+                pids.extend(tree.pids()?.into_iter().filter(|pid| *pid > 0));
+            }
+            pids.sort_unstable();
+            pids.dedup();
+            Ok(pids)
+        };
+        self.signal_new(libc::SIGKILL, &mut BTreeSet::new(), &list)?;
+        self.thaw_v1()
+    }
+
+    /// To those in the (ascending) list that are not in `reached`, and adds them.
+    fn signal_new(
+        &self,
+        number: i32,
+        reached: &mut BTreeSet<i32>,
+        list: &dyn Fn() -> Result<Vec<i32>, Error>,
+    ) -> Result<(), Error> {
+        let new: Vec<i32> = list()?.into_iter().filter(|pid| !reached.contains(pid)).collect();
         let failed = |pid: &i32, coracle_sys::Errno(errno)| {
             Error::io(format!("signal process {pid} of cgroup"), self.path(), Errno::from_raw(errno))
         };
@@ -307,7 +328,7 @@ impl Cgroup {
                     Err(errno) => return Err(failed(pid, errno)),
                 }
             }
-            let still = self.pids()?;
+            let still = list()?;
             for (pid, process) in held.iter().filter(|(pid, _)| still.binary_search(pid).is_ok()) {
                 match coracle_sys::process::pidfd_send_signal(process.number(), number) {
                     Ok(()) => drop(reached.insert(*pid)),

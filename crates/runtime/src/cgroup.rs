@@ -100,7 +100,8 @@ pub(crate) fn remove(cgroup: &Cgroup) -> Result<Option<String>> {
 pub(crate) fn remove_until(cgroup: &Cgroup, end: Instant) -> Result<Option<String>> {
     let unit = cgroup.location().unit.as_ref();
     let left = || end.saturating_duration_since(Instant::now());
-    match cgroup.ownership().map_err(error)? {
+    let ownership = cgroup.ownership().map_err(error)?;
+    match ownership {
         Ownership::Ours => {
             if cgroup.populated().map_err(error)? {
                 cgroup.kill().map_err(error)?;
@@ -131,7 +132,16 @@ pub(crate) fn remove_until(cgroup: &Cgroup, end: Instant) -> Result<Option<Strin
             return Ok(Some(format!("cgroup left alone: {path} is another container's by now")));
         }
     }
-    cgroup.remove(left().max(REMOVAL)).map_err(error)?;
+    match cgroup.remove(Duration::ZERO) {
+        Err(coracle_cgroup::Error::Busy { .. }) => {
+            if ownership == Ownership::Ours {
+                cgroup.kill_strays().map_err(error)?;
+            }
+            cgroup.remove(left().max(REMOVAL))
+        }
+        other => other,
+    }
+    .map_err(error)?;
     let unmounted: Vec<String> = cgroup.unmounted().iter().map(|path| path.display().to_string()).collect();
     Ok((!unmounted.is_empty())
         .then(|| format!("cgroup left alone, its hierarchy is not mounted: {}", unmounted.join(", "))))

@@ -379,6 +379,22 @@ mod tests {
     }
 
     #[test]
+    fn the_holder_of_a_lock_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let id = Id::new("web").unwrap();
+        let waiting = || Directory::open(root.path(), &id).unwrap();
+        let held = Directory::claim(root.path(), &id).unwrap();
+        assert_eq!(lock_holder(&waiting().file), Some(std::process::id() as i32));
+        assert!(waiting().busy().message.ends_with(") is creating it"));
+        held.write(&record("web")).unwrap();
+        let text = waiting().busy().message;
+        assert!(text.contains(&format!("process {} (", std::process::id())), "{text}");
+        assert!(text.ends_with(") holds its lock"), "{text}");
+        drop(held);
+        assert_eq!(lock_holder(&waiting().file), None);
+    }
+
+    #[test]
     fn a_directory_that_was_removed_is_not_found() {
         let root = tempfile::tempdir().unwrap();
         let id = Id::new("web").unwrap();

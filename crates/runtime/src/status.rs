@@ -94,7 +94,7 @@ pub(crate) fn leads_pid_namespace(pid: i32) -> Result<bool> {
     Ok(numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some("1"))
 }
 
-/// (state, start time) of a process, from /proc/PID/stat; `None` when there is none (any more).
+/// (state, start time) of a process or a thread, from /proc/PID/stat; `None` when there is none (any more).
 pub(crate) fn stat(pid: i32) -> Result<Option<(char, u64)>> {
     let path = format!("/proc/{pid}/stat");
     let text = match coracle_sys::fd::read_file(&path) {
