@@ -131,7 +131,7 @@ fn tolerated(out: &Out, words: &[&str]) {
 // --- races --------------------------------------------------------------------------------------------------
 
 fn locks() -> Case {
-    oar_only("the peers have no lock: each verb sees the other one's half")
+    oar_only("one of the two comes first, whatever the moment")
 }
 
 /// Two commands, the second one some microseconds later, more in each round.
@@ -255,7 +255,7 @@ fn many(b: &mut Bundle, count: usize) {
 /// None of the thousands is left out for want of descriptors.
 #[test]
 fn kill_all_reaches_thousands() {
-    run_case(any().differs("crun", "1.8.1: `kill --all` on v1 is for the process alone"), |t| {
+    run_case(any(), |t| {
         let mut b = t.bundle();
         b.without_namespace("pid");
         many(&mut b, 2000);
@@ -426,8 +426,8 @@ fn uninterruptible(private: bool) {
     let fuse = Path::new("/dev/fuse").exists();
     let case = any()
         .needs(fuse, "FUSE")
-        .differs("runc", "1.1.5: says that the container is still running, or nothing of which process")
-        .differs("crun", "1.8.1 does not end");
+        .differs("runc", "1.1.5 names no process; without a pid namespace it forgets the container")
+        .differs("crun", "1.8.1 forgets the container and leaves its cgroups");
     run_case(case, |t| {
         let unanswered = Unanswered::mount(t);
         let mut b = t.bundle();
@@ -485,7 +485,7 @@ fn freeze(t: &Test, cgroups: &Cgroups) {
 /// Each way to stop a container's first process, and both ways to end it.
 #[test]
 fn f51_stopped_traced_or_frozen() {
-    run_case(oar_only("the peers see but one of the freezers, and kill leaves the process in it"), |t| {
+    run_case(oar_only("either freezer of a hybrid host is paused, and SIGKILL thaws"), |t| {
         for how in ["stopped", "traced", "frozen v1", "frozen v2", "frozen below"] {
             if how == "frozen v1" && !v1("freezer") || how == "frozen below" && !v1("freezer") {
                 continue;
@@ -653,7 +653,7 @@ fn kill_with_sigkill_ends_all_that_share_a_pid_namespace() {
 /// F-53, F-54: the first process has ended, another one goes on.
 #[test]
 fn f54_what_is_left_in_a_shared_pid_namespace() {
-    run_case(any().differs("crun", "1.8.1: --all says `no such process`"), |t| {
+    run_case(any(), |t| {
         let mut b = t.bundle();
         b.sh(SERVICE);
         let other = running(t, &b);
@@ -702,7 +702,7 @@ fn f54_kill_of_a_dead_first_process_ends_the_rest_once() {
 /// A signal that a process may handle reaches each one, whatever the namespace and the first process are.
 #[test]
 fn kill_all_with_a_signal_that_can_be_handled() {
-    run_case(any().differs("crun", "1.8.1: `kill --all` on v1 is for the process alone"), |t| {
+    run_case(any(), |t| {
         let inner =
             "sh -c \"trap 'echo inner; exit 0' USR1; echo up; while :; do sleep 1000 & wait \\$!; done\"";
         // The first wait ends with the signal, the second one with the inner shell.
@@ -923,7 +923,7 @@ fn f58_a_pid_that_was_had_before() {
 /// After a boot, pids of the record mean other processes; what bears one of them must not be touched.
 #[test]
 fn f59_another_boot() {
-    run_case(oar_only("the peers do not record the boot"), |t| {
+    run_case(oar_only("the boot is part of what a process is"), |t| {
         let mut b = t.bundle();
         b.sh("echo up; exec sleep 1000");
         let c = running(t, &b);
@@ -954,7 +954,7 @@ fn f59_another_boot() {
 /// The creator may be an engine that has other containers: it is named, and not killed.
 #[test]
 fn a_create_that_hangs_is_named() {
-    run_case(oar_only("the peers have no lock"), |t| {
+    run_case(oar_only("the creator is named, and lives"), |t| {
         let mut b = t.bundle();
         let dir = t.scratch("hooks");
         let (id, create) = t.creation(hanging(&mut b, &dir), &[]);
