@@ -109,6 +109,9 @@ pub(crate) fn remove_until(cgroup: &Cgroup, end: Instant) -> Result<Option<Strin
                 cgroup
                     .wait_empty(left())
                     .map_err(|busy| still_there(cgroup).unwrap_or_else(|| error(busy)))?;
+            } else if !cgroup.created() {
+                // One that stays must take the next container's processes, also when this one was paused at its end.
+                cgroup.thaw().map_err(error)?;
             }
             // A manager that is gone, as that of a user who has logged out, has no units either.
             if let Some(unit) = unit

@@ -10,16 +10,19 @@ mod create;
 mod delete;
 mod error;
 mod events;
+mod exec;
 mod features;
 mod foreground;
 mod hooks;
 mod id;
 mod kill;
+mod launch;
 mod lower;
 mod messages;
 mod namespaces;
 mod pause;
 mod probe;
+mod processes;
 mod rdt;
 mod record;
 mod seccomp;
@@ -30,21 +33,27 @@ mod step;
 mod template;
 mod terminal;
 mod time;
+mod update;
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+pub use coracle_cgroup::Inside;
+pub use coracle_plan::Changes;
 pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use error::{Code, Error, Result, words};
 pub use events::{NetworkInterface, Statistics};
+pub use exec::{ExecOptions, ExecProcess};
 pub use features::features;
 pub use foreground::ExitStatus;
 pub use id::Id;
+pub use oci_spec::runtime::{LinuxResources, PosixRlimit};
 pub use signal::Signal;
 pub use status::{State, Status};
 pub use template::spec;
+pub use update::{UpdateOptions, parse_resources};
 
 /// Of the runtime specification that configs may use and state documents follow.
 pub const OCI_VERSION: &str = "1.3.0";
