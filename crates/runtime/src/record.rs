@@ -211,8 +211,11 @@ impl Directory {
         match holder {
             Some((pid, name)) => {
                 let text = format!("container \"{}\" is busy: process {pid} ({name}) {does}", self.id);
-                Error::new(Code::Busy, text)
-                    .hint("once that process has ended, `delete --force` removes what it made")
+                let error = Error::new(Code::Busy, text);
+                match creates {
+                    true => error.hint("once that process has ended, `delete --force` removes what it made"),
+                    false => error,
+                }
             }
             None => {
                 let text = format!("container \"{}\" is busy: another command {does}", self.id);
