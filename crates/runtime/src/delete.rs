@@ -2,6 +2,7 @@
 //! delete: everything that create made goes, as far as it exists; what cannot go keeps the record.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
 
 use coracle_plan::CgroupPlace;
 use coracle_sys::fd;
@@ -77,20 +78,23 @@ impl Runtime {
         }
         let mut warnings = nothing();
         let group = record.cgroup.open();
+        let end = Instant::now() + EMPTY_DEADLINE;
         if let Some(pidfd) = &pidfd {
             signal(pidfd.as_fd(), libc::SIGKILL)?;
             group.thaw().map_err(cgroup::error)?;
             let patience = EMPTY_DEADLINE.as_millis() as i32;
             let ended = fd::wait_readable(pidfd.as_raw_fd(), Some(patience))
                 .map_err(|error| Error::system("wait for the container's process", errno(error)))?;
-            if !ended {
-                let pid = record.process.map_or(0, |process| process.pid);
-                let state = status::stat(pid)?.map_or('?', |(state, _)| state);
-                let text = format!("process {pid} does not end: it is in state {state}");
-                return Err(Error::new(Code::Busy, text));
+            // The first process of a pid namespace ends after all others there.
+            if !ended
+                && let Some(error) = cgroup::still_there(&group).or_else(|| {
+                    cgroup::stuck(&record.process.iter().map(|init| init.pid).collect::<Vec<_>>())
+                })
+            {
+                return Err(error);
             }
         }
-        warnings.extend(cgroup::remove(&group)?);
+        warnings.extend(cgroup::remove_until(&group, end)?);
         if let Some(Rdt { resctrl, plan, applied }) = &record.intel_rdt {
             rdt::remove(plan, resctrl, id.as_str(), *applied)?;
         }
