@@ -80,8 +80,14 @@ impl Executable {
 
 impl Init {
     /// Replace the process. Returns why it could not be.
-    pub(crate) fn execute(&mut self, args: List<'static>, env: List<'static>, home_uid: u32) -> Failure {
-        match self.try_execute(args, env, home_uid) {
+    pub(crate) fn execute(
+        &mut self,
+        args: List<'static>,
+        env: List<'static>,
+        home_uid: u32,
+        listen_pid: bool,
+    ) -> Failure {
+        match self.try_execute(args, env, home_uid, listen_pid) {
             Ok((errno, seen)) => seen.map_or_else(|| errno.into(), |seen| seen.explain(errno)),
             Err(failure) => failure,
         }
@@ -93,6 +99,7 @@ impl Init {
         args: List<'static>,
         env: List<'static>,
         home_uid: u32,
+        listen_pid: bool,
     ) -> Done<(Errno, Option<Seen>)> {
         // Everything that is ours goes before the container's path is resolved again: close-on-exec would be too
         // late (CVE-2024-21626). Only the socket stays, and it closes with the exec.
@@ -100,12 +107,17 @@ impl Init {
         self.close_all_but(self.peer, page.as_ref().map_or(self.peer, Fd::number))?;
 
         let argv = hook::pointers(args)?;
-        let mut envp = coracle_sys::memory::PointerArray::new(env.len() + 1)?;
+        let mut envp = coracle_sys::memory::PointerArray::new(env.len() + 2)?;
         for variable in env.iter() {
             envp.push(variable)?;
         }
         if home_uid != u32::MAX {
             envp.push(home::variable(home_uid)?)?;
+        }
+        if listen_pid {
+            let mut digits = [0u8; 10];
+            let number = crate::path::decimal(process::pid() as u32, &mut digits);
+            envp.push(coracle_sys::memory::variable(c"LISTEN_PID=", number)?)?;
         }
         let path = self.executable.0.as_cstr()?;
         // With a filter this is the last chance to look.

@@ -249,7 +249,9 @@ impl Init {
                 self.load_filter()?;
                 self.await_start(listener)
             }
-            Op::Execute { args, env, home_uid } => Err(self.execute(args, env, home_uid)),
+            Op::Execute { args, env, home_uid, listen_pid } => {
+                Err(self.execute(args, env, home_uid, listen_pid != 0))
+            }
         }
     }
 

@@ -49,6 +49,7 @@ pub struct ExecOptions {
     pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
     pub listen_fds: u32,
+    pub listen_fd_names: String,
     /// Return when the process runs.
     pub detach: bool,
     /// Also in a paused container, where the process waits to be resumed.
@@ -377,6 +378,8 @@ fn decide(
             no_new_keyring: record.no_new_keyring,
             preserve_fds: options.preserve_fds,
             listen_fds: options.listen_fds,
+            listen_fd_names: options.listen_fd_names.clone(),
+            notify: String::new(),
             systemd_cgroup: record.systemd_cgroup,
             cgroup_leaf: false,
             strict: false,
