@@ -5,9 +5,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{
-    Bundle, Container, Kind, Test, any, has_controller, json, oar_only, pure_v2, run_case, v1,
-};
+use runtime_tests::{Bundle, Container, Test, any, has_controller, json, oar_only, pure_v2, run_case, v1};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -64,7 +62,7 @@ fn goes_on(c: &Container<'_>) {
 
 #[test]
 fn legal_in_created_and_running_only() {
-    run_case(any().differs("crun", "1.8.1 pauses a paused one and resumes a running one"), |t| {
+    run_case(any().differs("crun", "1.8.1 resumes what is not paused"), |t| {
         let mut b = t.bundle();
         b.sh(WAIT);
         let c = t.create(&b);
