@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::process::ExitCode;
 
-const VERBS: [&str; 4] = ["create", "start", "run", "delete"];
+const VERBS: [&str; 7] = ["create", "start", "run", "delete", "pause", "resume", "update"];
 
 fn main() -> ExitCode {
     let mut step = 1;
@@ -22,7 +22,8 @@ fn main() -> ExitCode {
             verb if VERBS.contains(&verb) => verbs.push(verb.to_owned()),
             other => {
                 eprintln!(
-                    "kill-sweep: {other}: usage: kill-sweep [--step K] [--systemd] [create|start|run|delete]…"
+                    "kill-sweep: {other}: usage: kill-sweep [--step K] [--systemd] [{}]…",
+                    VERBS.join("|")
                 );
                 return ExitCode::from(2);
             }
@@ -133,7 +134,8 @@ fn attempt(
     let pid_file = pid_file.to_str().unwrap();
     let prepare: &[&[&str]] = match verb {
         "start" => &[&[driver, "create", "--bundle", dir, &id]],
-        "delete" => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
+        "resume" => &[&[driver, "run", "--detach", "--bundle", dir, &id], &["pause", &id]],
+        "delete" | "pause" | "update" => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
         _ => &[],
     };
     for args in prepare {
@@ -142,7 +144,11 @@ fn attempt(
     let run = match verb {
         "create" => t.rt(&[driver, "create", "--pid-file", pid_file, "--bundle", dir, &id]),
         "run" => t.rt(&[driver, "run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
-        "start" => t.rt(&["start", &id]),
+        "start" | "pause" | "resume" => t.rt(&[verb, &id]),
+        "update" => {
+            let limits = ["--memory", "32m", "--cpu-quota", "40000", "--rlimit", "nofile=100"];
+            t.rt(&[&["update"], &limits[..], &["--oom-score-adj", "100", &id]].concat())
+        }
         _ => t.rt(&["delete", "--force", &id]),
     };
     let run = if strace.is_empty() { run } else { run.wrap(&[&["strace"], strace].concat()) };
