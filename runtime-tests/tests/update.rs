@@ -282,7 +282,7 @@ fn device_rules_are_replaced_as_a_whole() {
         b.set("/linux/resources/devices", json!([{"allow": false, "access": "rwm"}]));
         b.sh("mknod /tmp/loop c 10 237; mknod /tmp/kmsg c 1 11; mkfifo /talk/ask; \
               try() { case \"$( (: < $1) 2>&1)\" in *'not permitted'*) a=$a-;; *) a=${a}r;; esac; }; \
-              while read n < /talk/ask; do a=; try /tmp/loop; try /tmp/kmsg; try /dev/null; \
+              while :; do read n < /talk/ask || continue; a=; try /tmp/loop; try /tmp/kmsg; try /dev/null; \
               echo $a > /talk/part; mv /talk/part /talk/answer$n; done");
         for set in ["bounding", "effective", "permitted"] {
             b.set(&format!("/process/capabilities/{set}/-"), json!("CAP_SYSLOG"));
