@@ -10,11 +10,13 @@ mod create;
 mod delete;
 mod error;
 mod events;
+mod exec;
 mod features;
 mod foreground;
 mod hooks;
 mod id;
 mod kill;
+mod launch;
 mod lower;
 mod messages;
 mod namespaces;
@@ -38,9 +40,12 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+pub use coracle_cgroup::Inside;
+pub use coracle_plan::Changes;
 pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use error::{Code, Error, Result, words};
 pub use events::{NetworkInterface, Statistics};
+pub use exec::{ExecOptions, ExecProcess};
 pub use features::features;
 pub use foreground::ExitStatus;
 pub use id::Id;

@@ -37,6 +37,26 @@ pub fn apply(rdt: &IntelRdt, resctrl: &str, id: &str, pid: i32) -> Result<Applie
     }
 }
 
+/// Put one more process into the groups of a container to which [`apply`] was done.
+pub fn join(rdt: &IntelRdt, resctrl: &str, id: &str, pid: i32) -> Result<()> {
+    let root = open_root(resctrl)?;
+    let own = if rdt.group.is_empty() { CString::from(c".") } else { name(&rdt.group)? };
+    let group =
+        open_directory(&root, &own).map_err(|errno| failed(format!("open group {:?}", rdt.group), errno))?;
+    let mut directories = vec![group];
+    if rdt.monitoring {
+        let groups = open_directory(&directories[0], c"mon_groups")
+            .and_then(|groups| open_directory(&groups, &name(id).unwrap_or_default()));
+        let what = format!("open monitoring group {id:?}");
+        directories.push(groups.map_err(|errno| failed(what, errno))?);
+    }
+    for directory in &directories {
+        write(directory, c"tasks", &pid.to_string())
+            .map_err(|errno| explained("write tasks", errno, &root))?;
+    }
+    Ok(())
+}
+
 /// Other schemata for a group that [`apply`] made; returns what they were. Groups that were there before are others' too.
 pub fn update(rdt: &IntelRdt, resctrl: &str, applied: Applied, lines: &[String]) -> Result<String> {
     if !applied.group {

@@ -54,8 +54,8 @@ pub(crate) struct Record {
     /// What init has left to do when it is started.
     pub late_steps: Vec<Named>,
     pub intel_rdt: Option<Rdt>,
-    /// Beside the caller's pid file, until that is complete.
-    pub pid_file_draft: Option<PathBuf>,
+    /// Its processes keep their callers' session keyrings.
+    pub no_new_keyring: bool,
     /// Absent while the container is being created.
     pub process: Option<Process>,
 }
@@ -96,8 +96,29 @@ pub(crate) struct Locked {
     _lock: Flock<OwnedFd>,
 }
 
+/// A directory that others use too, and nobody removes while this lives.
+#[derive(Debug)]
+pub(crate) struct Shared(Locked);
+
 fn not_found(id: &Id) -> Error {
     Error::new(Code::NotFound, format!("container \"{id}\" does not exist"))
+}
+
+/// The process with the lock, from proc_locks(5): `4: FLOCK  ADVISORY  WRITE 1234 00:2f:567 0 EOF`. One of another pid
+/// namespace is not shown.
+fn lock_holder(file: &File) -> Option<i32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let text = coracle_sys::fd::read_file("/proc/locks").ok()?;
+    String::from_utf8_lossy(&text).lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields.as_slice() {
+            // A waiting one has an arrow in place of the kind.
+            [_, "FLOCK", _, _, pid, at, ..] if *at == place => pid.parse().ok(),
+            _ => None,
+        }
+    })
 }
 
 impl Directory {
@@ -143,11 +164,20 @@ impl Directory {
 
     /// Wait for other commands, up to [`PATIENCE`]. A directory that went away meanwhile is not found.
     pub(crate) fn lock(self) -> Result<Locked> {
+        self.lock_as(FlockArg::LockExclusiveNonblock)
+    }
+
+    /// The same, beside others who share it.
+    pub(crate) fn share(self) -> Result<Shared> {
+        self.lock_as(FlockArg::LockSharedNonblock).map(Shared)
+    }
+
+    fn lock_as(self, how: FlockArg) -> Result<Locked> {
         let copy = || self.file.try_clone().map(OwnedFd::from);
         let mut descriptor = copy().map_err(|error| Error::io("copy a descriptor", &error))?;
         let deadline = Instant::now() + PATIENCE;
         let lock = loop {
-            match Flock::lock(descriptor, FlockArg::LockExclusiveNonblock) {
+            match Flock::lock(descriptor, how) {
                 Ok(lock) => break lock,
                 Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
                     descriptor = back;
@@ -155,8 +185,7 @@ impl Directory {
                     std::thread::sleep(Duration::from_millis(2));
                 }
                 Err((_, Errno::EWOULDBLOCK)) => {
-                    let text = format!("container \"{}\" is busy: another command holds its lock", self.id);
-                    return Err(Error::new(Code::Busy, text));
+                    return Err(self.busy());
                 }
                 Err((_, errno)) => {
                     return Err(Error::system(format!("lock {}", self.path.display()), errno));
@@ -167,6 +196,30 @@ impl Directory {
             return Err(not_found(&self.id));
         }
         Ok(Locked { directory: self, _lock: lock })
+    }
+
+    /// Who holds the lock is not ended for it: it may be an engine with containers of its own.
+    fn busy(&self) -> Error {
+        let holder = lock_holder(&self.file).map(|pid| {
+            let name = coracle_sys::fd::read_file(format!("/proc/{pid}/comm")).unwrap_or_default();
+            (pid, String::from_utf8_lossy(name.trim_ascii_end()).escape_debug().to_string())
+        });
+        let creates = matches!(self.read(), Ok(None | Some(Record { process: None, .. })));
+        let does = if creates { "is creating it" } else { "holds its lock" };
+        match holder {
+            Some((pid, name)) => {
+                let text = format!("container \"{}\" is busy: process {pid} ({name}) {does}", self.id);
+                let error = Error::new(Code::Busy, text);
+                match creates {
+                    true => error.hint("once that process has ended, `delete --force` removes what it made"),
+                    false => error,
+                }
+            }
+            None => {
+                let text = format!("container \"{}\" is busy: another command {does}", self.id);
+                Error::new(Code::Busy, text)
+            }
+        }
     }
 
     fn is_removed(&self) -> Result<bool> {
@@ -226,6 +279,20 @@ impl std::ops::Deref for Locked {
     type Target = Directory;
     fn deref(&self) -> &Directory {
         &self.directory
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Directory;
+    fn deref(&self) -> &Directory {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// Write a member whole. Its name is the caller's alone.
+    pub(crate) fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        self.0.replace(name, text)
     }
 }
 
@@ -320,7 +387,7 @@ mod tests {
             hooks: Hooks::default(),
             late_steps: Vec::new(),
             intel_rdt: None,
-            pid_file_draft: None,
+            no_new_keyring: false,
             process: Some(Process { pid: 7, start_time: 42 }),
         }
     }
@@ -359,6 +426,22 @@ mod tests {
             .collect();
         let won = claims.into_iter().map(|claim| claim.join().unwrap()).filter(|won| *won).count();
         assert_eq!(won, 1);
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let id = Id::new("web").unwrap();
+        let waiting = || Directory::open(root.path(), &id).unwrap();
+        let held = Directory::claim(root.path(), &id).unwrap();
+        assert_eq!(lock_holder(&waiting().file), Some(std::process::id() as i32));
+        assert!(waiting().busy().message.ends_with(") is creating it"));
+        held.write(&record("web")).unwrap();
+        let text = waiting().busy().message;
+        assert!(text.contains(&format!("process {} (", std::process::id())), "{text}");
+        assert!(text.ends_with(") holds its lock"), "{text}");
+        drop(held);
+        assert_eq!(lock_holder(&waiting().file), None);
     }
 
     #[test]

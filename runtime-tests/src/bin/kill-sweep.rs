@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::process::ExitCode;
 
-const VERBS: [&str; 7] = ["create", "start", "run", "delete", "pause", "resume", "update"];
+const VERBS: [&str; 8] = ["create", "start", "run", "delete", "exec", "pause", "resume", "update"];
 
 fn main() -> ExitCode {
     let mut step = 1;
@@ -134,9 +134,9 @@ fn attempt(
     let pid_file = pid_file.to_str().unwrap();
     let prepare: &[&[&str]] = match verb {
         "start" => &[&[driver, "create", "--bundle", dir, &id]],
+        "create" | "run" => &[],
         "resume" => &[&[driver, "run", "--detach", "--bundle", dir, &id], &["pause", &id]],
-        "delete" | "pause" | "update" => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
-        _ => &[],
+        _ => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
     };
     for args in prepare {
         t.rt(args).run().ok();
@@ -144,6 +144,7 @@ fn attempt(
     let run = match verb {
         "create" => t.rt(&[driver, "create", "--pid-file", pid_file, "--bundle", dir, &id]),
         "run" => t.rt(&[driver, "run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
+        "exec" => t.rt(&["exec", "--detach", "--pid-file", pid_file, &id, "sleep", "1000"]),
         "start" | "pause" | "resume" => t.rt(&[verb, &id]),
         "update" => {
             let limits = ["--memory", "32m", "--cpu-quota", "40000", "--rlimit", "nofile=100"];
@@ -154,7 +155,7 @@ fn attempt(
     let run = if strace.is_empty() { run } else { run.wrap(&[&["strace"], strace].concat()) };
     let killed = run.run();
     let before = std::time::Instant::now();
-    let deleted = t.rt(&["delete", "--force", &id]).run();
+    let deleted = delete(t, &id);
     let took = before.elapsed();
     // What has ended is a child of this process by adoption; it is nobody else's to reap.
     while let Ok(status) = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
@@ -163,6 +164,32 @@ fn attempt(
         }
     }
     (killed, deleted, took)
+}
+
+/// `delete --force`, while the container's processes that came to this one are reaped: the first process of a pid
+/// namespace does not end before all others are.
+fn delete(t: &Test, id: &str) -> Out {
+    let running = t.rt(&["delete", "--force", id]).spawn();
+    let pid = running.pid();
+    let (done, over) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let pause = std::time::Duration::from_millis(1);
+            while over.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
+                    let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                    let others = children.split_whitespace().filter_map(|child| child.parse().ok());
+                    for child in others.filter(|child| *child != pid) {
+                        let child = nix::unistd::Pid::from_raw(child);
+                        nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).ok();
+                    }
+                }
+            }
+        });
+        let out = running.wait();
+        drop(done);
+        out
+    })
 }
 
 /// Units of systemd with the tag. It forgets a stopped one a little later, without an event for us to wait for.
