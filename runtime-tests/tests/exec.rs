@@ -748,9 +748,28 @@ fn in_a_paused_container() {
         c.verb(&["pause"]).ok();
         exec(t, &c, &[], &["true"]).failed().says("paused");
         let waiting = t.rt(&["exec", "--ignore-paused", &c.id, "sh", "-c", "exit 4"]).spawn();
+        wait_for_processes(t, &c, 2);
         c.verb(&["resume"]).ok();
         waiting.wait().expect_code(4);
+        c.verb(&["pause"]).ok();
+        let waiting = t.rt(&["exec", "--ignore-paused", &c.id, "true"]).spawn();
+        wait_for_processes(t, &c, 2);
+        c.verb(&["delete", "--force"]).ok();
+        waiting.wait().failed();
     });
+}
+
+/// Waits until the container's pids cgroup has as many as these: the kernel does not tell, so it is asked again.
+fn wait_for_processes(t: &Test, c: &Container<'_>, count: usize) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let out = t.rt(&["ps", "--format", "json", &c.id]).run();
+        let pids: Vec<i32> = serde_json::from_str(out.ok()).unwrap();
+        if pids.len() >= count {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{out}");
+    }
 }
 
 // Nobody inside may use it.

@@ -159,7 +159,7 @@ impl Runtime {
         parked: Option<&Id>,
     ) -> Result<Ready> {
         launch::check_preserved(options.preserve_fds)?;
-        let directory = crate::record::Directory::open(&self.root, id)?.share()?;
+        let mut directory = crate::record::Directory::open(&self.root, id)?.share()?;
         let record = directory.read()?;
         let (status, pidfd) = status::derive(&directory, record.as_ref())?;
         let refused = |why: &str| Err(Error::new(Code::State, format!("cannot exec in {why}")));
@@ -247,6 +247,10 @@ impl Runtime {
             set_cpus(child.pid, &plan.outside.initial_cpus, "initial")?;
             drop(theirs);
             messages::send(control.as_fd(), MessageKind::Go)?;
+            if paused {
+                // It waits for resume, or for delete, who want the directory for themselves.
+                directory.let_go();
+            }
             let heard = launch.until_ready(&mut child, &mut sockets, &state, &mut || {
                 Err(Error::new(Code::System, "init asked for hooks that exec has not"))
             })?;

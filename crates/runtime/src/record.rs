@@ -96,9 +96,12 @@ pub(crate) struct Locked {
     _lock: Flock<OwnedFd>,
 }
 
-/// A directory that others use too, and nobody removes while this lives.
+/// A directory that others use too, and nobody removes until this lets go.
 #[derive(Debug)]
-pub(crate) struct Shared(Locked);
+pub(crate) struct Shared {
+    directory: Directory,
+    lock: Option<Flock<OwnedFd>>,
+}
 
 fn not_found(id: &Id) -> Error {
     Error::new(Code::NotFound, format!("container \"{id}\" does not exist"))
@@ -164,15 +167,17 @@ impl Directory {
 
     /// Wait for other commands, up to [`PATIENCE`]. A directory that went away meanwhile is not found.
     pub(crate) fn lock(self) -> Result<Locked> {
-        self.lock_as(FlockArg::LockExclusiveNonblock)
+        let lock = self.take(FlockArg::LockExclusiveNonblock)?;
+        Ok(Locked { directory: self, _lock: lock })
     }
 
     /// The same, beside others who share it.
     pub(crate) fn share(self) -> Result<Shared> {
-        self.lock_as(FlockArg::LockSharedNonblock).map(Shared)
+        let lock = Some(self.take(FlockArg::LockSharedNonblock)?);
+        Ok(Shared { directory: self, lock })
     }
 
-    fn lock_as(self, how: FlockArg) -> Result<Locked> {
+    fn take(&self, how: FlockArg) -> Result<Flock<OwnedFd>> {
         let copy = || self.file.try_clone().map(OwnedFd::from);
         let mut descriptor = copy().map_err(|error| Error::io("copy a descriptor", &error))?;
         let deadline = Instant::now() + PATIENCE;
@@ -184,9 +189,7 @@ impl Directory {
                     // flock(2) has no deadline of its own.
                     std::thread::sleep(Duration::from_millis(2));
                 }
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    return Err(self.busy());
-                }
+                Err((_, Errno::EWOULDBLOCK)) => return Err(self.busy()),
                 Err((_, errno)) => {
                     return Err(Error::system(format!("lock {}", self.path.display()), errno));
                 }
@@ -195,7 +198,7 @@ impl Directory {
         if self.is_removed()? {
             return Err(not_found(&self.id));
         }
-        Ok(Locked { directory: self, _lock: lock })
+        Ok(lock)
     }
 
     /// Who holds the lock is not ended for it: it may be an engine with containers of its own.
@@ -244,6 +247,32 @@ impl Directory {
         }
     }
 
+    /// Write a member whole. Its name is the caller's alone, or the directory locked.
+    pub(crate) fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        self.draft(name, text)?;
+        self.commit(name)
+    }
+
+    fn failed(&self, name: &str) -> impl Fn(std::io::Error) -> Error {
+        move |error| Error::io(format!("write {}", self.path.join(name).display()), &error)
+    }
+
+    fn commit(&self, name: &str) -> Result<()> {
+        std::fs::rename(self.member(&format!(".{name}")), self.member(name)).map_err(self.failed(name))
+    }
+
+    fn draft(&self, name: &str, text: &[u8]) -> Result<()> {
+        let temporary = self.member(&format!(".{name}"));
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, text))
+            .map_err(self.failed(name))
+    }
+
     /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood, [`Code::NotFound`]
     /// when the directory was removed meanwhile.
     pub(crate) fn read(&self) -> Result<Option<Record>> {
@@ -285,14 +314,14 @@ impl std::ops::Deref for Locked {
 impl std::ops::Deref for Shared {
     type Target = Directory;
     fn deref(&self) -> &Directory {
-        &self.0
+        &self.directory
     }
 }
 
 impl Shared {
-    /// Write a member whole. Its name is the caller's alone.
-    pub(crate) fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        self.0.replace(name, text)
+    /// For somebody who waits for what another command does.
+    pub(crate) fn let_go(&mut self) {
+        self.lock = None;
     }
 }
 
@@ -316,31 +345,6 @@ impl Locked {
     /// The second half.
     pub(crate) fn commit_config(&self) -> Result<()> {
         self.commit(CONFIG)
-    }
-
-    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        self.draft(name, text)?;
-        self.commit(name)
-    }
-
-    fn failed(&self, name: &str) -> impl Fn(std::io::Error) -> Error {
-        move |error| Error::io(format!("write {}", self.path.join(name).display()), &error)
-    }
-
-    fn commit(&self, name: &str) -> Result<()> {
-        std::fs::rename(self.member(&format!(".{name}")), self.member(name)).map_err(self.failed(name))
-    }
-
-    fn draft(&self, name: &str, text: &[u8]) -> Result<()> {
-        let temporary = self.member(&format!(".{name}"));
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, text))
-            .map_err(self.failed(name))
     }
 
     /// Remove it all, the record last, so that a removal cut short can be repeated.
