@@ -67,6 +67,7 @@ mod systemd;
 mod table;
 mod tree;
 mod v1;
+mod watch;
 
 pub use cgroup::{Cgroup, Ownership};
 pub use enter::Entered;
@@ -75,3 +76,4 @@ pub use host::host;
 pub use location::{Directory, Location, Unit, locate};
 pub use stats::{Poll, Stats};
 pub use systemd::{Systemd, path_of};
+pub use watch::{Happened, Watch};
