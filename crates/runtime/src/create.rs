@@ -25,7 +25,7 @@ use crate::foreground::{self, ExitStatus, Signals};
 use crate::messages::{self, Started};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
 use crate::terminal::FdSocket;
-use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, seccomp, status, step, time};
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, seccomp, status, step, time, wait};
 
 /// The program that becomes every container's first process.
 const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
@@ -147,11 +147,17 @@ impl Runtime {
         if let Err(error) = ready.started(signals.as_ref()) {
             return Err(ready.abandon(error));
         }
-        let Ready { directory, child, .. } = ready;
+        let Ready { directory, child, record, .. } = ready;
         // From here on other commands may want the container.
         drop(directory);
         let Some(signals) = signals else { return Ok(ExitStatus::Detached) };
         let waited = foreground::wait(&signals, child.pidfd.number(), child.pid, terminal, run.subreaper);
+        // Only the parent knows, on most kernels.
+        if let (Ok(exit), Some(process)) = (&waited, record.process)
+            && let Err(error) = wait::keep(self, id, process, *exit)
+        {
+            warn(&error.during("keep the exit status").message);
+        }
         if !run.keep {
             match self.delete(id, true) {
                 Ok(warnings) => warnings.iter().for_each(|warning| warn(warning)),

@@ -30,6 +30,7 @@ mod step;
 mod template;
 mod terminal;
 mod time;
+mod wait;
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
