@@ -11,6 +11,7 @@ mod delete;
 mod error;
 mod events;
 mod features;
+mod follow;
 mod foreground;
 mod hooks;
 mod id;
@@ -39,13 +40,15 @@ use nix::errno::Errno;
 
 pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use error::{Code, Error, Result, words};
-pub use events::{NetworkInterface, Statistics};
+pub use events::{Meter, NetworkInterface, Statistics};
 pub use features::features;
+pub use follow::{Event, Follow, What};
 pub use foreground::ExitStatus;
 pub use id::Id;
 pub use signal::Signal;
 pub use status::{State, Status};
 pub use template::spec;
+pub use time::rfc3339;
 
 /// Of the runtime specification that configs may use and state documents follow.
 pub const OCI_VERSION: &str = "1.3.0";
