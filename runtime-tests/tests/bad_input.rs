@@ -17,7 +17,8 @@ type Row<'a> = (&'a str, &'a str, Vec<Value>, &'a [&'a str]);
 /// Everything that a refused input must fulfil; `None` when it does.
 fn fault(t: &Test, out: &Out, words: &[&str]) -> Option<String> {
     let mut faults = Vec::new();
-    if out.code == 0 || out.code == 101 || out.code >= 128 {
+    // exec's own failures are 255.
+    if out.code == 0 || out.code == 101 || (128..255).contains(&out.code) {
         faults.push(format!("exit {}", out.code));
     }
     if !out.is_one_line() {
@@ -785,7 +786,9 @@ fn b112_to_b120_command_line() {
             ("B-117", vec!["start", "nobody"], &["nobody", "does not exist"]),
             ("B-117", vec!["kill", "nobody", "TERM"], &["nobody", "does not exist"]),
             ("B-117", vec!["delete", "nobody"], &["nobody", "does not exist"]),
-            ("B-121", vec!["exec", "nobody", "true"], &[]),
+            ("B-121", vec!["exec", "nobody", "true"], &["nobody", "does not exist"]),
+            ("B-121", vec!["exec", "nobody"], &["command is missing"]),
+            ("B-121", vec!["exec", "--user", "root", "nobody", "true"], &["--user", "numbers"]),
             ("B-124", vec!["create", "--bundle", dir, "--preserve-fds", "-1", "x"], &["preserve-fds"]),
             (
                 "B-124",

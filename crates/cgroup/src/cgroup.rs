@@ -21,7 +21,7 @@ use nix::unistd::fchownat;
 use crate::error::Error;
 use crate::limits;
 use crate::location::{Directory, Location, split};
-use crate::tree::{self, Visit};
+use crate::tree;
 use crate::{host, location};
 
 /// A container's cgroup in all hierarchies. Directories are opened when they are first needed.
@@ -291,51 +291,6 @@ impl Cgroup {
         }
     }
 
-    /// It, or one above it, is frozen or being frozen.
-    pub fn is_frozen(&self) -> Result<bool, Error> {
-        match self.unified() {
-            Some(tree) => {
-                let asked = tree.read_if_there("cgroup.freeze")?;
-                if asked.is_some_and(|text| text.trim() == "1") {
-                    return Ok(true);
-                }
-                let events = tree.read_if_there("cgroup.events")?.unwrap_or_default();
-                Ok(tree::keyed(&events, "frozen") == Some(1))
-            }
-            None => match self.trees.iter().find(|tree| tree.has("freezer")) {
-                Some(tree) => {
-                    Ok(tree.read_if_there("freezer.state")?.is_some_and(|state| state.trim() != "THAWED"))
-                }
-                None => Ok(false),
-            },
-        }
-    }
-
-    /// Lets a frozen container run again.
-    pub fn thaw(&self) -> Result<(), Error> {
-        if let Some(tree) = self.unified() {
-            tree.write_if_there("cgroup.freeze", "0")?;
-        }
-        self.thaw_v1()
-    }
-
-    /// The sub-cgroups too: a container that may write to the freezer can have frozen them on their own.
-    fn thaw_v1(&self) -> Result<(), Error> {
-        let Some(tree) = self.trees.iter().find(|tree| tree.has("freezer")) else { return Ok(()) };
-        let Some(group) = tree.group()? else { return Ok(()) };
-        let thawed = tree::walk(group, &mut |visit| match visit {
-            Visit::Enter(group) => match tree::write(group, "freezer.state", "THAWED") {
-                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-                Err(errno) => Err(errno),
-            },
-            Visit::Leave(..) => Ok(()),
-        });
-        match thawed {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-            Err(errno) => Err(Error::io("thaw cgroup", &tree.directory.path, errno)),
-        }
-    }
-
     /// A process is in it or in a sub-cgroup. False when the directory is missing.
     pub fn populated(&self) -> Result<bool, Error> {
         match self.unified() {
@@ -450,7 +405,7 @@ impl Cgroup {
         self.trees.iter().find(|tree| tree.has(controller)).or(self.unified())
     }
 
-    fn unified(&self) -> Option<&Tree> {
+    pub(crate) fn unified(&self) -> Option<&Tree> {
         self.trees.iter().find(|tree| tree.unified())
     }
 
@@ -521,7 +476,7 @@ impl Tree {
             .map_err(|errno| Error::io(format!("move process {pid} to cgroup"), &self.directory.path, errno))
     }
 
-    fn pids(&self) -> Result<Vec<i32>, Error> {
+    pub(crate) fn pids(&self) -> Result<Vec<i32>, Error> {
         let Some(group) = self.group()? else { return Ok(Vec::new()) };
         match tree::pids(group) {
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
@@ -543,7 +498,7 @@ impl Tree {
     }
 
     /// A cgroup that is gone needs no write.
-    fn write_if_there(&self, file: &str, value: &str) -> Result<(), Error> {
+    pub(crate) fn write_if_there(&self, file: &str, value: &str) -> Result<(), Error> {
         let Some(group) = self.group()? else { return Ok(()) };
         match tree::write(group, file, value) {
             // A removed cgroup's descriptor finds no file either: ask by name whether it is the group that is
@@ -566,6 +521,12 @@ impl Tree {
 
     /// True once `cgroup.events` says `populated 0` (or the cgroup is gone), false at `end`. cgroup2 only.
     fn wait_unpopulated(&self, end: Instant) -> Result<bool, Error> {
+        self.wait_event(end, &|events| tree::keyed(events, "populated") != Some(1))
+    }
+
+    /// True once `cgroup.events` is as `wanted` (or the cgroup is gone), false at `end`. The kernel wakes us; cgroup2
+    /// only.
+    pub(crate) fn wait_event(&self, end: Instant, wanted: &dyn Fn(&str) -> bool) -> Result<bool, Error> {
         let Some(group) = self.group()? else { return Ok(true) };
         let failed = |errno| Error::io("read", self.directory.path.join("cgroup.events"), errno);
         let events = match tree::open_file(group, "cgroup.events", OFlag::O_RDONLY) {
@@ -577,7 +538,7 @@ impl Tree {
             // The read also arms the poll: the kernel reports changes since the last read of this
             // description.
             match tree::read_open(events.as_fd()) {
-                Ok(text) if tree::keyed(&text, "populated") == Some(1) => {}
+                Ok(text) if !wanted(&text) => {}
                 Ok(_) | Err(Errno::ENODEV) => return Ok(true),
                 Err(errno) => return Err(failed(errno)),
             }
@@ -800,14 +761,14 @@ fn remove_directory(tree: &Tree, adopted: bool, end: Instant) -> Result<(), Erro
 }
 
 /// Growing pauses where the kernel has no event to wait for.
-struct Pause(Duration);
+pub(crate) struct Pause(Duration);
 
 impl Pause {
-    fn new() -> Pause {
+    pub(crate) fn new() -> Pause {
         Pause(Duration::from_micros(200))
     }
 
-    fn take(&mut self, end: Instant) {
+    pub(crate) fn take(&mut self, end: Instant) {
         std::thread::sleep(self.0.min(end.saturating_duration_since(Instant::now())));
         self.0 = (self.0 * 2).min(Duration::from_millis(20));
     }

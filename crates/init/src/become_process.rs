@@ -15,8 +15,12 @@ const CAPABILITIES: u32 = 64;
 impl Init {
     /// Magic links are refused on the way, so that no descriptor of ours can become the working directory
     /// (CVE-2024-21626).
-    pub(crate) fn working_directory(&mut self, path: &'static CStr) -> Done {
-        let directory = path::reach_directory(self.rootfs.root(), path.to_bytes())?;
+    pub(crate) fn working_directory(&mut self, path: &'static CStr, make: bool) -> Done {
+        let directory = if make {
+            path::reach_directory(self.rootfs.root(), path.to_bytes())?
+        } else {
+            fd::open_in_root(self.rootfs.root(), path, libc::O_PATH | libc::O_DIRECTORY, 0)?
+        };
         match mount::fchdir(directory.number()) {
             Err(Errno::ACCES) => {
                 self.late_directory = Some((self.step, path));
@@ -27,18 +31,7 @@ impl Init {
     }
 
     pub(crate) fn identity(&mut self, op: Op<'static>) -> Done {
-        let Op::Identity {
-            uid,
-            gid,
-            groups,
-            keep_groups,
-            bounding,
-            effective,
-            permitted,
-            inheritable,
-            ambient,
-        } = op
-        else {
+        let Op::Identity { uid, gid, groups, keep_groups, bounding, effective } = op else {
             return Err(Errno::PROTO.into());
         };
         // Dropping from the bounding set needs CAP_SETPCAP, so it comes before the ids and the other sets.
@@ -65,29 +58,15 @@ impl Init {
         self.die_with_runtime()?;
 
         // Not a word of it is taken on trust.
-        let differs = || Failure::new(Errno::PERM, detail::READ_BACK, &[]);
         let same = process::uids()? == [uid; 3]
             && process::gids()? == [gid; 3]
             && (keep_groups != 0 || process::group_count()? == groups.0.len() / 4);
         if !same {
             return Err(differs());
         }
-
-        if self.filter.is_some() {
-            // It takes CAP_SYS_ADMIN, which the change of ids has left permitted only. From here on every call of
-            // init is the filter's to judge.
-            let kept = process::capget()?;
-            process::capset(&Capabilities { effective: kept.permitted, ..kept })?;
-            self.load_filter()?;
-        }
-        let sets = Capabilities { effective, permitted, inheritable };
-        process::capset(&sets)?;
-        for capability in (0..CAPABILITIES).filter(|capability| ambient >> capability & 1 == 1) {
-            process::raise_ambient(capability)?;
-        }
-        if process::capget()? != sets {
-            return Err(differs());
-        }
+        // The change of ids has left them permitted only. What is looked up from here on is what the user may see.
+        let kept = process::capget()?;
+        process::capset(&Capabilities { effective: effective & kept.permitted, ..kept })?;
 
         if let Some((step, path)) = self.late_directory.take() {
             // What fails now is that step.
@@ -98,4 +77,22 @@ impl Init {
         }
         Ok(())
     }
+
+    pub(crate) fn capabilities(&mut self, sets: &Capabilities, ambient: u64) -> Done {
+        if self.filter.is_some() {
+            // It takes CAP_SYS_ADMIN. From here on every call of init is the filter's to judge.
+            let kept = process::capget()?;
+            process::capset(&Capabilities { effective: kept.permitted, ..kept })?;
+            self.load_filter()?;
+        }
+        process::capset(sets)?;
+        for capability in (0..CAPABILITIES).filter(|capability| ambient >> capability & 1 == 1) {
+            process::raise_ambient(capability)?;
+        }
+        if process::capget()? == *sets { Ok(()) } else { Err(differs()) }
+    }
+}
+
+fn differs() -> Failure {
+    Failure::new(Errno::PERM, detail::READ_BACK, &[])
 }

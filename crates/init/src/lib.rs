@@ -20,6 +20,7 @@ mod terminal;
 use core::ffi::CStr;
 
 use coracle_program::{Header, Message, MessageKind, Numbered, Op, Program, detail};
+use coracle_sys::process::Capabilities;
 use coracle_sys::{Errno, Fd, fd, memory, process, socket, tty};
 
 use crate::execute::Executable;
@@ -190,17 +191,24 @@ impl Init {
                 self.await_go()
             }
             Op::Hook { .. } => hook::run(op),
-            Op::Terminal { columns, rows, uid } => {
-                let master = terminal::open(self.rootfs.root(), columns as u16, rows as u16, uid)?;
+            Op::Terminal { columns, rows, uid, console } => {
+                let size = tty::WindowSize { rows: rows as u16, columns: columns as u16 };
+                let master = terminal::open(self.rootfs.root(), size, uid, console != 0)?;
                 self.say(&Message::new(MessageKind::Console), Some(master.number()))
             }
-            Op::NewSession {} => Ok(process::setsid()?),
+            Op::NewSession { terminal } => {
+                process::setsid()?;
+                if terminal != 0 {
+                    tty::make_controlling(0)?;
+                }
+                Ok(())
+            }
             Op::PivotRoot {} => self.rootfs.pivot(),
             Op::MoveRoot { visible } => self.rootfs.move_root(visible),
             Op::Chroot { fd } => self.rootfs.change_root(fd),
             Op::RootPropagation { propagation } => self.rootfs.root_propagation(propagation),
-            Op::OpenProc {} => {
-                self.proc = Some(rootfs::private_proc()?);
+            Op::OpenProc { fd } => {
+                self.proc = Some(if fd >= 0 { Fd::own(fd) } else { rootfs::private_proc()? });
                 Ok(())
             }
             Op::WriteProc { path, value, own } => self.write_proc(path, value.0, own != 0),
@@ -222,8 +230,12 @@ impl Init {
                 Ok(())
             }
             Op::NoNewPrivileges {} => Ok(process::set_no_new_privileges()?),
-            Op::WorkingDirectory { path } => self.working_directory(path),
+            Op::WorkingDirectory { path, make } => self.working_directory(path, make != 0),
             Op::Identity { .. } => self.identity(op),
+            Op::Capabilities { effective, permitted, inheritable, ambient } => {
+                self.capabilities(&Capabilities { effective, permitted, inheritable }, ambient)
+            }
+            Op::Fork {} => self.fork(),
             Op::FindExecutable { name, search } => {
                 // From here on paths are the container's own, and nothing of ours is needed for them any more.
                 self.rootfs = Rootfs::default();
@@ -243,6 +255,22 @@ impl Init {
 
     fn say(&self, message: &Message, fd: Option<i32>) -> Done {
         Ok(socket::send(self.peer, &message.encode(), fd)?)
+    }
+
+    /// In the copy, whose parent is the runtime as it is ours, everything is as before.
+    fn fork(&mut self) -> Done {
+        match process::fork_sibling()? {
+            Some(copy) => {
+                let message = Message::new(MessageKind::Forked).with(copy.pid as u32, &[]);
+                self.say(&message, Some(copy.pidfd.number()))?;
+                process::exit(0)
+            }
+            None => {
+                // Not inherited.
+                self.die_with_runtime()?;
+                self.await_go()
+            }
+        }
     }
 
     fn warn(&self, errno: Errno) -> Done {

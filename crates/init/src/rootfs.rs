@@ -348,6 +348,10 @@ impl Rootfs {
     }
 
     pub(crate) fn change_root(&mut self, directory: i32) -> Done {
+        if directory < 0 {
+            self.root = Some(fd::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)?);
+            return Ok(());
+        }
         let root = Fd::own(directory);
         mount::fchdir(root.number())?;
         mount::chroot(c".")?;

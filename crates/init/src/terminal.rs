@@ -11,8 +11,8 @@ const DEVPTS_SUPER_MAGIC: i64 = 0x1cd1;
 /// The ptmx node of every devpts instance (kernel fs/devpts/inode.c).
 const PTMX_INODE: u64 = 2;
 
-/// Make the pty, put its slave on 0, 1, 2 and /dev/console, and return the master.
-pub(crate) fn open(root: i32, columns: u16, rows: u16, uid: u32) -> Done<Fd> {
+/// Make the pty, put its slave on 0, 1, 2 and with `console` on /dev/console, and return the master.
+pub(crate) fn open(root: i32, size: tty::WindowSize, uid: u32, console: bool) -> Done<Fd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let master = fd::open_in_root(root, c"/dev/pts/ptmx", flags, 0)
         .map_err(|errno| Failure::new(errno, detail::MOUNT_POINT, b"/dev/pts/ptmx"))?;
@@ -27,17 +27,18 @@ pub(crate) fn open(root: i32, columns: u16, rows: u16, uid: u32) -> Done<Fd> {
     tty::unlock(master.number())?;
     // The slave by descriptor (TIOCGPTPEER): /dev/pts/N could be anything (CVE-2025-52565).
     let slave = tty::open_slave(master.number())?;
-    if columns != 0 || rows != 0 {
-        tty::set_window_size(slave.number(), tty::WindowSize { rows, columns })?;
+    if size != tty::WindowSize::default() {
+        tty::set_window_size(slave.number(), size)?;
     }
     let owner = fd::fstat(slave.number())?;
     if owner.uid != uid {
         fd::chown(slave.number(), uid, owner.gid)?;
     }
-    let console = path::reach(root, c"/dev/console", Make::File)?;
-    let cover = mount::clone_tree(slave.number(), c"", false)?;
-    mount::attach(cover.number(), console.number())?;
-    tty::make_controlling(slave.number())?;
+    if console {
+        let console = path::reach(root, c"/dev/console", Make::File)?;
+        let cover = mount::clone_tree(slave.number(), c"", false)?;
+        mount::attach(cover.number(), console.number())?;
+    }
     for stdio in 0..3 {
         fd::dup3(slave.number(), stdio, false)?;
     }

@@ -122,7 +122,7 @@ fn wait(follow: &Follow, until: Option<Instant>) -> Result<u8> {
 
 /// A dozen descriptors for each container are soon more than the usual 1024.
 fn raise_descriptor_limit() {
-    let limit = coracle_sys::process::descriptor_limit();
+    let limit = coracle_sys::process::get_prlimit(0, libc::RLIMIT_NOFILE);
     if let Ok((soft, hard)) = limit
         && soft < hard
     {

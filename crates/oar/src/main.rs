@@ -29,6 +29,8 @@ use log::Log;
 use parse::{Action, Parsed, parse};
 
 const FAILED: u8 = 1;
+/// Of exec, whose own failures are to be told from the command's (runc).
+const EXEC_FAILED: u8 = 255;
 /// sysexits(3): a mistake of this program.
 const INTERNAL: i32 = 70;
 
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
             if parsed.understood.nothing && !options.json_log {
                 log::to_stderr(&format!("\n{}", help::help(None)));
             }
-            ExitCode::from(FAILED)
+            ExitCode::from(if parsed.understood.verb == Some("exec") { EXEC_FAILED } else { FAILED })
         }
     }
 }

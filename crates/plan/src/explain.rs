@@ -7,7 +7,8 @@ use crate::check::{shorten, shown};
 use crate::mount_options::attribute_names;
 use crate::namespaces::name as namespace_name;
 use crate::types::{
-    Action, BindSource, DeviceKind, IdMap, Identity, InitHook, MountIdMap, Plan, Propagation, Scheduler, Step,
+    Action, BindSource, Capabilities, DeviceKind, IdMap, Identity, InitHook, MountIdMap, Plan, Propagation,
+    Scheduler, Step,
 };
 use crate::{capability_names, explain_cgroup};
 
@@ -147,14 +148,15 @@ pub fn describe(step: &Step) -> String {
             format!("run startContainer hook {}", text(&hook.path))
         }
         Action::Terminal { .. } => "open the terminal".to_string(),
-        Action::NewSession => "make a new session".to_string(),
+        Action::NewSession { .. } => "make a new session".to_string(),
         Action::PivotRoot => "pivot into the root filesystem".to_string(),
         Action::MoveRoot => "move the root filesystem to /".to_string(),
         Action::Chroot => "change root into the root filesystem".to_string(),
+        Action::OpenRoot => "open the root directory".to_string(),
         Action::RootPropagation { propagation } => {
             format!("make the root mount {}", word(*propagation, false))
         }
-        Action::OpenProc => "open a private procfs".to_string(),
+        Action::OpenProc => "open procfs".to_string(),
         Action::Sysctl { key, .. } => format!("sysctl {}", text(key)),
         Action::Mask { path } => format!("mask {}", text(path)),
         Action::Readonly { path } => format!("make {} read-only", text(path)),
@@ -168,9 +170,11 @@ pub fn describe(step: &Step) -> String {
         Action::MemoryPolicy { .. } => "set the memory policy".to_string(),
         Action::Umask { mask } => format!("set umask to {mask:04o}"),
         Action::NoNewPrivileges => "set no_new_privs".to_string(),
-        Action::WorkingDirectory { path } => format!("change to {}", text(path)),
+        Action::WorkingDirectory { path, .. } => format!("change to {}", text(path)),
         Action::Seccomp(_) => "load the seccomp filter".to_string(),
         Action::Identity(identity) => format!("become uid {} gid {}", identity.uid, identity.gid),
+        Action::Capabilities(_) => "set the capabilities".to_string(),
+        Action::Fork => "enter the pid namespace".to_string(),
         Action::AwaitStart { .. } => "wait for start".to_string(),
         Action::FindExecutable { name, .. } => format!("find executable {:?}", Plain(name)),
         Action::Execute { args, .. } => {
@@ -240,7 +244,9 @@ fn in_full(step: &Step) -> String {
             details
         }
         Action::Hook { hook, .. } => hook.args.iter().skip(1).map(|arg| shown(arg)).collect(),
-        Action::Terminal { columns, rows, uid } => vec![format!("{columns}x{rows}"), format!("owner {uid}")],
+        Action::Terminal { columns, rows, uid, .. } => {
+            vec![format!("{columns}x{rows}"), format!("owner {uid}")]
+        }
         Action::Sysctl { value, .. } => vec!["=".to_string(), shown(value)],
         Action::Scheduler(scheduler) => scheduler_details(scheduler),
         Action::IoPriority { value } => vec![format!("class {} level {}", value >> 13, value & 0x1fff)],
@@ -251,6 +257,7 @@ fn in_full(step: &Step) -> String {
             details
         }
         Action::Identity(identity) => identity_details(identity),
+        Action::Capabilities(sets) => capability_details(sets),
         Action::Seccomp(filter) => seccomp_details(filter),
         Action::AwaitStart { parked } => {
             vec![if *parked { "on the start socket" } else { "on the control socket" }.to_string()]
@@ -327,12 +334,17 @@ fn identity_details(identity: &Identity) -> Vec<String> {
             format!("groups {}", groups.join(","))
         });
     }
+    details.push(format!("bounding {}", capability_list(identity.bounding)));
+    details
+}
+
+fn capability_details(sets: &Capabilities) -> Vec<String> {
+    let mut details = Vec::new();
     let sets = [
-        ("bounding", identity.bounding),
-        ("effective", identity.effective),
-        ("permitted", identity.permitted),
-        ("inheritable", identity.inheritable),
-        ("ambient", identity.ambient),
+        ("effective", sets.effective),
+        ("permitted", sets.permitted),
+        ("inheritable", sets.inheritable),
+        ("ambient", sets.ambient),
     ];
     // Most documents give the same set several times.
     let mut told: Vec<(u64, Vec<&str>)> = Vec::new();

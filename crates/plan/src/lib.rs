@@ -11,6 +11,7 @@ mod check;
 mod device_rules;
 mod devices;
 mod document;
+mod exec;
 mod explain;
 mod explain_cgroup;
 mod hooks;
@@ -30,10 +31,12 @@ mod seccomp;
 mod sysctl;
 mod systemd_unit;
 mod types;
+mod update;
 
 pub use capabilities::capability_names;
 pub use cgroup::cgroup_path;
-pub use document::parse;
+pub use document::{parse, parse_resources};
+pub use exec::{Changes, Exec, parse_process, plan_exec};
 pub use explain::{describe, explain};
 pub use hooks::hook_names;
 pub use memory_policy::{memory_policy_flags, memory_policy_modes};
@@ -44,3 +47,4 @@ pub use seccomp::{
     architecture_names as seccomp_architecture_names, seccomp_actions, seccomp_flags, seccomp_operators,
 };
 pub use types::*;
+pub use update::{Given, Update, update};

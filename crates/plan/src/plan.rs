@@ -57,13 +57,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         return Err(check.violations);
     };
     let ending = Ending::plan(process, host, options, &namespaces, &mut check);
-    let outside = Outside {
-        rlimits: process::rlimits(process, host, &mut check),
-        oom_score_adj: scheduling::oom_score_adj(process, host, &mut check),
-        net_devices,
-        intel_rdt,
-        seccomp_listener,
-    };
+    let outside = Outside { net_devices, intel_rdt, seccomp_listener, ..ending.outside };
     if !check.violations.is_empty() {
         return Err(check.violations);
     }
@@ -112,8 +106,8 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     }
     steps.extend(hooks.create_container);
     steps.push(rootfs.enter);
-    steps.push(add(Action::NewSession, ""));
     steps.extend(ending.terminal);
+    steps.push(ending.session);
     steps.extend(rootfs.propagation);
     if procfs {
         steps.push(add(Action::OpenProc, ""));
@@ -130,28 +124,16 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     steps.extend(personality);
     steps.extend(memory_policy);
     steps.extend(ending.labels);
-    // As late as possible: before what takes away the right to load it; before the wait, if an agent is to have the
-    // listener by then, or if hooks that run the container's files come after it; else right before the command.
-    let no_new_privs = process.no_new_privileges() == Some(true);
-    let (mut early, mut waiting, mut late) = (None, None, None);
-    match &filter {
-        Some(filter) if !no_new_privs && !may_load_filters(&ending.identity) => early = Some(filter),
-        Some(filter) if filter.notifies || !hooks.start_container.is_empty() => waiting = Some(filter),
-        filter => late = filter.as_ref(),
-    }
-    let load = |filter: Option<&types::Seccomp>| {
-        filter.map(|filter| add(Action::Seccomp(filter.clone()), "linux.seccomp"))
-    };
-    steps.extend(load(early));
+    let filter = Filter::place(filter, process, &ending.capabilities, !hooks.start_container.is_empty());
     steps.push(ending.identity);
-    if no_new_privs {
-        steps.push(add(Action::NoNewPrivileges, "process.noNewPrivileges"));
-    }
     steps.push(ending.find);
-    steps.extend(load(waiting));
+    steps.extend(filter.early);
+    steps.push(ending.capabilities);
+    steps.extend(no_new_privileges(process));
+    steps.extend(filter.waiting);
     steps.push(add(Action::AwaitStart { parked: !options.run }, ""));
     steps.extend(hooks.start_container);
-    steps.extend(load(late));
+    steps.extend(filter.late);
     steps.push(ending.execute);
 
     Ok(Plan {
@@ -171,10 +153,42 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     })
 }
 
-/// Does the process have CAP_SYS_ADMIN until the end?
-fn may_load_filters(identity: &Step) -> bool {
-    const CAP_SYS_ADMIN: u64 = 1 << 21;
-    matches!(&identity.action, Action::Identity(identity) if identity.effective & CAP_SYS_ADMIN != 0)
+/// The step that brings the filter, in one of three places, each as late as can be.
+#[derive(Default)]
+pub(crate) struct Filter {
+    /// Before what takes away the right to load it.
+    pub(crate) early: Option<Step>,
+    /// Before the wait: an agent is to have the listener by then, or hooks that run files of the container come after.
+    pub(crate) waiting: Option<Step>,
+    /// Right before the command.
+    pub(crate) late: Option<Step>,
+}
+
+impl Filter {
+    pub(crate) fn place(
+        filter: Option<types::Seccomp>,
+        process: &Process,
+        capabilities: &Step,
+        hooks: bool,
+    ) -> Filter {
+        const CAP_SYS_ADMIN: u64 = 1 << 21;
+        let Some(filter) = filter else { return Filter::default() };
+        let kept =
+            matches!(&capabilities.action, Action::Capabilities(sets) if sets.effective & CAP_SYS_ADMIN != 0);
+        let early = process.no_new_privileges() != Some(true) && !kept;
+        let waiting = filter.notifies || hooks;
+        let step = Some(Step { action: Action::Seccomp(filter), place: "linux.seccomp".to_string() });
+        match (early, waiting) {
+            (true, _) => Filter { early: step, ..Filter::default() },
+            (false, true) => Filter { waiting: step, ..Filter::default() },
+            (false, false) => Filter { late: step, ..Filter::default() },
+        }
+    }
+}
+
+pub(crate) fn no_new_privileges(process: &Process) -> Option<Step> {
+    let wanted = process.no_new_privileges() == Some(true);
+    wanted.then(|| Step { action: Action::NoNewPrivileges, place: "process.noNewPrivileges".to_string() })
 }
 
 /// Does the runtime have something to do with the process before it may go on?
@@ -186,21 +200,25 @@ fn waits(host: &Host, namespaces: &Namespaces, net_devices: &[NetDevice], cgroup
         || !net_devices.is_empty()
 }
 
-/// What becomes of the process itself: the same for create and, later, exec.
-struct Ending {
-    terminal: Option<Step>,
-    umask: Step,
-    cwd: Step,
-    scheduler: Option<Step>,
-    io_priority: Option<Step>,
-    labels: Vec<Step>,
-    identity: Step,
-    find: Step,
-    execute: Step,
+/// What becomes of the process itself: the same for create and exec.
+pub(crate) struct Ending {
+    pub(crate) terminal: Option<Step>,
+    pub(crate) session: Step,
+    pub(crate) umask: Step,
+    pub(crate) cwd: Step,
+    pub(crate) scheduler: Option<Step>,
+    pub(crate) io_priority: Option<Step>,
+    pub(crate) labels: Vec<Step>,
+    pub(crate) identity: Step,
+    pub(crate) capabilities: Step,
+    pub(crate) find: Step,
+    pub(crate) execute: Step,
+    /// The process's part of it.
+    pub(crate) outside: Outside,
 }
 
 impl Ending {
-    fn plan(
+    pub(crate) fn plan(
         process: &Process,
         host: &Host,
         options: &Options,
@@ -208,18 +226,29 @@ impl Ending {
         check: &mut Check,
     ) -> Ending {
         let sets = capabilities::plan(process.capabilities().as_ref(), host, namespaces, check);
-        scheduling::exec_affinity(process, host, check);
+        let [initial_cpus, final_cpus] = scheduling::exec_affinity(process, host, check);
         let (find, execute) = process::command(process, options, check);
+        let terminal = process::terminal(process, options, check);
+        let session = Action::NewSession { terminal: terminal.is_some() };
         Ending {
-            terminal: process::terminal(process, options, check),
+            terminal,
+            session: Step { action: session, place: String::new() },
             umask: process::umask(process.user(), check),
             cwd: process::cwd(process, check),
             scheduler: scheduling::scheduler(process, check),
             io_priority: scheduling::io_priority(process, check),
             labels: labels(process, host, check),
-            identity: process::identity(process.user(), sets, host, namespaces, check),
+            identity: process::identity(process.user(), &sets, host, namespaces, check),
+            capabilities: process::capabilities(&sets),
             find,
             execute,
+            outside: Outside {
+                rlimits: process::rlimits(process, host, check),
+                oom_score_adj: scheduling::oom_score_adj(process, host, check),
+                initial_cpus,
+                final_cpus,
+                ..Outside::default()
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use oci_spec::runtime::{PosixRlimitType, Process, User};
 use crate::capabilities::Sets;
 use crate::check::Check;
 use crate::namespaces::Namespaces;
-use crate::types::{Action, Host, Identity, Namespace, Options, Rlimit, Step, TerminalTo};
+use crate::types::{Action, Capabilities, Host, Identity, Namespace, Options, Rlimit, Step, TerminalTo};
 
 /// NGROUPS_MAX of linux/limits.h.
 const MAX_GROUPS: usize = 65_536;
@@ -84,7 +84,7 @@ pub(crate) fn umask(user: &User, check: &mut Check) -> Step {
 
 pub(crate) fn identity(
     user: &User,
-    sets: Sets,
+    sets: &Sets,
     host: &Host,
     namespaces: &Namespaces,
     check: &mut Check,
@@ -119,11 +119,14 @@ pub(crate) fn identity(
         keep_groups,
         bounding: sets.bounding,
         effective: sets.effective,
-        permitted: sets.permitted,
-        inheritable: sets.inheritable,
-        ambient: sets.ambient,
     };
     step(Action::Identity(identity), "process.user")
+}
+
+pub(crate) fn capabilities(sets: &Sets) -> Step {
+    let Sets { effective, permitted, inheritable, ambient, .. } = *sets;
+    let sets = Capabilities { effective, permitted, inheritable, ambient };
+    step(Action::Capabilities(sets), "process.capabilities")
 }
 
 pub(crate) fn terminal(process: &Process, options: &Options, check: &mut Check) -> Option<Step> {
@@ -153,13 +156,14 @@ pub(crate) fn terminal(process: &Process, options: &Options, check: &mut Check) 
             0
         })
     });
-    Some(step(Action::Terminal { columns, rows, uid: process.user().uid() }, "process.terminal"))
+    let uid = process.user().uid();
+    Some(step(Action::Terminal { columns, rows, uid, console: true }, "process.terminal"))
 }
 
 pub(crate) fn cwd(process: &Process, check: &mut Check) -> Step {
     let path = process.cwd().to_string_lossy().into_owned();
     check.absolute("process.cwd", &path);
-    step(Action::WorkingDirectory { path }, "process.cwd")
+    step(Action::WorkingDirectory { path, make: true }, "process.cwd")
 }
 
 /// The last two things that init does: find the executable, and execute it.

@@ -102,25 +102,21 @@ pub(crate) fn personality(linux: Option<&Linux>, check: &mut Check) -> Option<St
     Some(Step { action: Action::Personality { domain }, place: PLACE.to_string() })
 }
 
-/// execCPUAffinity matters to exec only, but a config is wrong from the beginning.
-pub(crate) fn exec_affinity(process: &Process, host: &Host, check: &mut Check) {
-    let Some(given) = process.exec_cpu_affinity().as_ref() else {
-        return;
-    };
-    for (field, value) in [("initial", given.initial()), ("final", given.cpu_affinity_final())] {
-        let Some(value) = value.as_deref().filter(|value| !value.is_empty()) else {
-            continue;
-        };
+/// execCPUAffinity, initial and final. It matters to exec only, but a config is wrong from the beginning.
+pub(crate) fn exec_affinity(process: &Process, host: &Host, check: &mut Check) -> [Vec<u32>; 2] {
+    let Some(given) = process.exec_cpu_affinity().as_ref() else { return Default::default() };
+    [("initial", given.initial()), ("final", given.cpu_affinity_final())].map(|(field, value)| {
+        let Some(value) = value.as_deref().filter(|value| !value.is_empty()) else { return Vec::new() };
         let place = format!("process.execCPUAffinity.{field}");
         match list::ranges(value) {
             Err(rule) => check.refuse(place, &rule, value),
-            Ok(ranges) => {
-                if let Some(cpu) = list::first_missing(&ranges, &host.cpus) {
-                    check.refuse(place, &format!("this host has no CPU {cpu}"), shown(value));
-                }
-            }
+            Ok(ranges) => match list::first_missing(&ranges, &host.cpus) {
+                Some(cpu) => check.refuse(place, &format!("this host has no CPU {cpu}"), shown(value)),
+                None => return ranges.into_iter().flat_map(|(first, last)| first..=last).collect(),
+            },
         }
-    }
+        Vec::new()
+    })
 }
 
 pub(crate) fn oom_score_adj(process: &Process, host: &Host, check: &mut Check) -> Option<i32> {

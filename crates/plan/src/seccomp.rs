@@ -100,6 +100,7 @@ pub(crate) fn plan(
         program: filter.bytes(),
         flags: filter.flags,
         notifies: filter.notifies,
+        allows_fork: allows_fork(&profile),
         default: match profile.default {
             Action::Errno(number) | Action::Trace(number) => format!("{} {number}", profile.default.name()),
             other => other.name().to_string(),
@@ -228,6 +229,29 @@ fn execve(profile: &Profile, check: &mut Check) {
         let rule =
             "execve may be answered {} for its arguments, which are addresses that no profile can know";
         check.violation(PLACE, rule.replace("{}", action.name()));
+    }
+}
+
+/// Is clone(2) certain to pass, as init makes its copy for exec? Only its first argument is known before.
+fn allows_fork(profile: &Profile) -> bool {
+    const CLONE_PARENT_AND_PIDFD: u64 = 0x8000 | 0x1000;
+    let passes = |action: Action| matches!(action, Action::Allow | Action::Log);
+    let may_apply = |condition: &Condition| condition.index != 0 || holds(condition, CLONE_PARENT_AND_PIDFD);
+    let rules = profile.rules.iter().filter(|rule| rule.names.iter().any(|name| name == "clone"));
+    let rules: Vec<&Rule> = rules.filter(|rule| rule.conditions.iter().all(may_apply)).collect();
+    let certain = rules.iter().any(|rule| rule.conditions.iter().all(|condition| condition.index == 0));
+    rules.iter().all(|rule| passes(rule.action)) && (certain || passes(profile.default))
+}
+
+fn holds(condition: &Condition, value: u64) -> bool {
+    match condition.operator {
+        Operator::NotEqual => value != condition.value,
+        Operator::Less => value < condition.value,
+        Operator::LessOrEqual => value <= condition.value,
+        Operator::Equal => value == condition.value,
+        Operator::GreaterOrEqual => value >= condition.value,
+        Operator::Greater => value > condition.value,
+        Operator::MaskedEqual => value & condition.value == condition.value_two,
     }
 }
 

@@ -374,6 +374,10 @@ pub struct Outside {
     pub intel_rdt: Option<IntelRdt>,
     /// Who answers for a filter that notifies.
     pub seccomp_listener: Option<SeccompListener>,
+    /// exec only: CPUs by number (runtime-spec config.md "execCPUAffinity"): at first, and when it is ready. Empty
+    /// leaves them alone.
+    pub initial_cpus: Vec<u32>,
+    pub final_cpus: Vec<u32>,
 }
 
 /// `linux.seccomp.listenerPath` and `listenerMetadata`.
@@ -487,27 +491,33 @@ pub enum Action {
         hook: Hook,
         kind: InitHook,
     },
-    /// A pty from the container's own /dev/pts: its master goes to the runtime, its slave becomes 0, 1, 2, the
-    /// controlling terminal, and /dev/console.
+    /// A pty from the container's own /dev/pts: its master goes to the runtime, its slave becomes 0, 1, 2, and with
+    /// `console` /dev/console.
     Terminal {
         columns: u16,
         rows: u16,
         uid: u32,
+        console: bool,
     },
-    /// Make a session of its own (setsid(2)).
-    NewSession,
+    /// Make a session of its own (setsid(2)), with the terminal as its controlling one if there is one.
+    NewSession {
+        terminal: bool,
+    },
     /// pivot_root(2) into the attached root and detach the old one.
     PivotRoot,
     /// Without pivot_root: drop the host's proc and sys mounts, then chroot(2) into the attached root.
     MoveRoot,
     /// No mount namespace of its own: chroot(2) only.
     Chroot,
+    /// exec: the root directory is the one of the joined mount namespace.
+    OpenRoot,
     /// Set the propagation of the root mount. What the document's word says of the mounts below, those without
     /// words of their own have among theirs.
     RootPropagation {
         propagation: Propagation,
     },
-    /// A private procfs for the steps below that write to it.
+    /// A private procfs for the steps below that write to it; the host's for exec, which is not in the container's pid
+    /// namespace yet.
     OpenProc,
     /// `key` with slashes, relative to /proc/sys.
     Sysctl {
@@ -550,13 +560,19 @@ pub enum Action {
         mask: u32,
     },
     NoNewPrivileges,
-    /// Create it when missing; the process changes to it.
+    /// The process changes to it; with `make` it is made when it is missing.
     WorkingDirectory {
         path: String,
+        make: bool,
     },
-    /// Groups, ids and the five capability sets, read back afterwards.
+    /// Groups, ids and the bounding set, read back afterwards.
     Identity(Identity),
-    /// The filter, which the step after this one loads at its last moment: [`Action::Identity`] before it gives up
+    /// The other four sets, read back afterwards.
+    Capabilities(Capabilities),
+    /// exec: go on as a copy of this process that is born in the container's pid namespace. Only what cannot be done
+    /// before is done in there, where others may look at it (CVE-2016-9962).
+    Fork,
+    /// The filter, which the step after this one loads at its last moment: [`Action::Capabilities`] before it gives up
     /// CAP_SYS_ADMIN, [`Action::AwaitStart`] before it waits, [`Action::Execute`] right before execve(2).
     Seccomp(Seccomp),
     /// Ready: the runtime commits; then wait for start (parked on the start socket, or on the control socket).
@@ -697,6 +713,8 @@ pub struct Seccomp {
     pub flags: u32,
     /// Calls wait for [`Outside::seccomp_listener`].
     pub notifies: bool,
+    /// Init may make a copy of itself under it (clone(2) with CLONE_PARENT and CLONE_PIDFD).
+    pub allows_fork: bool,
     /// What happens to a call that no rule decides: `SCMP_ACT_ERRNO 1`.
     pub default: String,
     /// Architectures with calls of their own: `x86_64`, the native one first.
@@ -725,6 +743,13 @@ pub struct Identity {
     pub keep_groups: bool,
     /// One bit for each capability number.
     pub bounding: u64,
+    /// What is effective from here on; the permitted ones stay until [`Action::Capabilities`].
+    pub effective: u64,
+}
+
+/// One bit for each capability number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
     pub effective: u64,
     pub permitted: u64,
     pub inheritable: u64,

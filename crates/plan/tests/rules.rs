@@ -418,7 +418,7 @@ fn b58_ambient_and_effective_are_subsets() {
         assert_eq!(plan.warnings[0].place, "process.capabilities.ambient");
         assert!(plan.warnings[0].text.contains("CAP_KILL"));
         let ambient = plan.steps.iter().find_map(|step| match &step.action {
-            Action::Identity(identity) => Some(identity.ambient),
+            Action::Capabilities(sets) => Some(sets.ambient),
             _ => None,
         });
         assert_eq!(ambient, Some(0));

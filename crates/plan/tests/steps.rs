@@ -105,10 +105,10 @@ fn the_order_of_everything() {
         "run the hooks of the runtime",
         "run createContainer hook /cc",
         "pivot into the root filesystem",
-        "make a new session",
         "open the terminal",
+        "make a new session",
         "make the root mount shared",
-        "open a private procfs",
+        "open procfs",
         "sysctl kernel/shmmax",
         "sysctl net/core/somaxconn",
         "mask /proc/kcore",
@@ -123,8 +123,9 @@ fn the_order_of_everything() {
         "set the memory policy",
         "set apparmor profile p",
         "become uid 0 gid 0",
-        "set no_new_privs",
         "find executable \"/bin/true\"",
+        "set the capabilities",
+        "set no_new_privs",
         "wait for start",
         "run startContainer hook /sc",
         "execute \"/bin/true\"",
@@ -175,6 +176,7 @@ fn what_does_not_apply_is_left_out() {
             "set umask to 0022",
             "become uid 0 gid 0",
             "find executable \"/bin/true\"",
+            "set the capabilities",
             "wait for start",
             "execute \"/bin/true\"",
         ]
@@ -532,7 +534,11 @@ fn identity() {
         })
     };
     let plain = of(&planned(&base())).unwrap();
-    assert_eq!((plain.bounding, plain.effective, plain.inheritable, plain.keep_groups), (0, 0, 0, false));
+    assert_eq!((plain.bounding, plain.effective, plain.keep_groups), (0, 0, false));
+    assert_eq!(
+        action(&planned(&base()), "set the capabilities"),
+        Action::Capabilities(coracle_plan::Capabilities::default())
+    );
     let single = |size: u32| {
         let ids = json!([{"containerID": 0, "hostID": 1000, "size": size}]);
         with(&[
@@ -560,7 +566,10 @@ fn numbers_of_the_kernel() {
     let scheduler = Scheduler { policy: 3, nice: 3, ..Scheduler::default() };
     assert_eq!(action(&plan, "set the scheduler"), Action::Scheduler(scheduler));
     assert_eq!(action(&plan, "set the memory policy"), Action::MemoryPolicy { mode: 2, nodes: vec![3] });
-    assert_eq!(action(&plan, "open the terminal"), Action::Terminal { columns: 0, rows: 0, uid: 0 });
+    assert_eq!(
+        action(&plan, "open the terminal"),
+        Action::Terminal { columns: 0, rows: 0, uid: 0, console: true }
+    );
     let limits =
         json!([{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}, {"type": "RLIMIT_CORE", "hard": u64::MAX}]);
     let rlimits = planned(&with(&[("/process/rlimits", limits)])).outside.rlimits;
@@ -617,10 +626,10 @@ fn the_seccomp_filter_is_loaded_as_late_as_it_can_be() {
     for (profile, no_new_privs, capabilities, next) in [
         (&deny, true, &none, "execute \"/bin/true\""),
         (&deny, false, &admin, "execute \"/bin/true\""),
-        (&deny, false, &none, "become uid 0 gid 0"),
+        (&deny, false, &none, "set the capabilities"),
         (&notify, true, &none, "wait for start"),
         (&notify, false, &admin, "wait for start"),
-        (&notify, false, &none, "become uid 0 gid 0"),
+        (&notify, false, &none, "set the capabilities"),
     ] {
         let found = before(profile, json!({}), no_new_privs, capabilities);
         assert_eq!(found, next, "{no_new_privs} {capabilities}");

@@ -16,7 +16,7 @@ pub use field::{Bytes, Field, List, Reader};
 pub use message::{Message, MessageKind, detail};
 
 /// Changes with every change of the format.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 const MAGIC: u32 = u32::from_ne_bytes(*b"crcl");
 
 /// What is wrong with a program. Init cannot do better than stop.
@@ -97,15 +97,19 @@ ops! {
     /// seconds, 0 for none. Its output goes to `output`, or to init's own with -1.
     18 Hook { path: &'a core::ffi::CStr, args: List<'a>, env: List<'a>, timeout: u32, state_head: Bytes<'a>,
         state_tail: Bytes<'a>, output: i32 }
-    19 Terminal { columns: u32, rows: u32, uid: u32 }
-    20 NewSession { }
+    /// A pty of the root filesystem's devpts: its slave on 0, 1, 2, and with `console` on /dev/console too.
+    19 Terminal { columns: u32, rows: u32, uid: u32, console: u32 }
+    /// With `terminal`, what is open on 0 is the controlling terminal of the session.
+    20 NewSession { terminal: u32 }
     21 PivotRoot { }
     /// `visible` are the host's whole procfs and sysfs mounts, the last one first.
     22 MoveRoot { visible: List<'a> }
-    /// No mount namespace: only the root directory changes. `fd` is the root filesystem's directory.
+    /// No mount namespace: only the root directory changes. `fd` is the root filesystem's directory; with -1 the root
+    /// stays what it is, and is opened.
     23 Chroot { fd: i32 }
     24 RootPropagation { propagation: u64 }
-    25 OpenProc { }
+    /// The procfs that is written to: `fd`, or with -1 a private one.
+    25 OpenProc { fd: i32 }
     /// Write to a file of procfs: `path` below its root, or with `own` below this process's directory.
     26 WriteProc { path: &'a core::ffi::CStr, value: Bytes<'a>, own: u32 }
     27 Mask { path: &'a core::ffi::CStr }
@@ -118,10 +122,15 @@ ops! {
     34 MemoryPolicy { mode: u32, nodes: Bytes<'a> }
     35 Umask { mask: u32 }
     36 NoNewPrivileges { }
-    37 WorkingDirectory { path: &'a core::ffi::CStr }
-    /// `groups` is native-endian u32 numbers; with `keep_groups` they are not touched.
-    38 Identity { uid: u32, gid: u32, groups: Bytes<'a>, keep_groups: u32, bounding: u64, effective: u64,
-        permitted: u64, inheritable: u64, ambient: u64 }
+    /// With `make` it is made when it is missing.
+    37 WorkingDirectory { path: &'a core::ffi::CStr, make: u32 }
+    /// `groups` is native-endian u32 numbers; with `keep_groups` they are not touched. The permitted capabilities stay
+    /// until Capabilities, those of `effective` are so from here on.
+    38 Identity { uid: u32, gid: u32, groups: Bytes<'a>, keep_groups: u32, bounding: u64, effective: u64 }
+    45 Capabilities { effective: u64, permitted: u64, inheritable: u64, ambient: u64 }
+    /// Go on as a copy of this process, a child of the same parent, in the pid namespace that was joined. Says Forked
+    /// with the copy's pid and pidfd, and ends; the copy waits for Go.
+    46 Fork { }
     39 FindExecutable { name: &'a core::ffi::CStr, search: List<'a> }
     /// Say Ready and wait: for Go on the control socket, or with a `listener` for a caller that says Start there.
     40 AwaitStart { listener: i32 }
@@ -129,7 +138,7 @@ ops! {
     42 TakeNull { fd: i32 }
     43 Rlimit { resource: u32, soft: u64, hard: u64 }
     /// A seccomp filter: `program` is an array of struct sock_filter. The op that follows loads it at its own last
-    /// moment: Identity before it gives up capabilities, AwaitStart before it waits, Execute before execve(2). `page`
+    /// moment: Capabilities before it gives them up, AwaitStart before it waits, Execute before execve(2). `page`
     /// is a file of one page, where init leaves why it failed without a system call that the filter could forbid.
     44 Seccomp { flags: u32, program: Bytes<'a>, page: i32 }
     /// execve(2). `home_uid` is the user whose home directory becomes HOME, u32::MAX for none.

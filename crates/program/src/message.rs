@@ -8,6 +8,8 @@
 //!     ◀─────────────────────────── Mounted only if prestart or createRuntime hooks exist
 //! hooks; Go ─────────────────────────────▶
 //!     ◀─────────────────────────── Console only with a terminal; carries the master
+//!     ◀────────────────────────────── Forked only to enter a pid namespace; it ends, and a copy of it waits
+//! Go ────────────────────────────────────▶ goes on as the copy
 //!     ◀──────────────────────────── Listener only if a seccomp filter notifies; the runtime takes the descriptor
 //! hand it to the agent; Go ──────────────▶ as soon as it is there, and init closes its own
 //!     ◀───────────────────────────── Ready from here on it lives by the socket alone
@@ -35,9 +37,11 @@ pub enum MessageKind {
     Warning,
     /// `detail` is the number under which the listener will be open in init, once the filter is loaded.
     Listener,
+    /// A copy of init goes on in its place: `detail` is its pid, and its pidfd comes along.
+    Forked,
 }
 
-const KINDS: [MessageKind; 9] = [
+const KINDS: [MessageKind; 10] = [
     MessageKind::Go,
     MessageKind::Mounted,
     MessageKind::Console,
@@ -47,6 +51,7 @@ const KINDS: [MessageKind; 9] = [
     MessageKind::Failed,
     MessageKind::Warning,
     MessageKind::Listener,
+    MessageKind::Forked,
 ];
 
 /// One message. `errno` is 0 where no call failed; `detail` and `data` belong to the kind of op that failed.

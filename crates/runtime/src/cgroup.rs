@@ -96,6 +96,9 @@ pub(crate) fn remove(cgroup: &Cgroup) -> Result<Option<String>> {
                 cgroup.kill().map_err(error)?;
                 cgroup.thaw().map_err(error)?;
                 cgroup.wait_empty(EMPTY_DEADLINE).map_err(error)?;
+            } else if !cgroup.created() {
+                // One that stays must take the next container's processes, also when this one was paused at its end.
+                cgroup.thaw().map_err(error)?;
             }
             // A manager that is gone, as that of a user who has logged out, has no units either.
             if let Some(unit) = unit

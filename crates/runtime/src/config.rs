@@ -108,7 +108,7 @@ fn check_files(plan: &Plan) -> Vec<Violation> {
 }
 
 /// All that is wrong, in one line.
-fn refused(violations: &[Violation]) -> Error {
+pub(crate) fn refused(violations: &[Violation]) -> Error {
     let lines: Vec<String> = violations
         .iter()
         .map(|violation| match violation.place.as_str() {

@@ -2,33 +2,27 @@
 //! create, and run: from a bundle to a process, in one pass; and back to nothing when a step fails.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use coracle_cgroup::{Cgroup, Location};
 use coracle_plan::{Action, Namespace, Plan, Warning};
 use coracle_program::MessageKind;
-use coracle_sys::clone::{self, Spawn, Stage};
+use coracle_sys::clone;
 use coracle_sys::{Fd, fd, process, socket};
-use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen};
 
 use crate::cgroup::{self, Driver, Placed};
 use crate::config::{self, Decided};
-use crate::error::{Code, Error, Result, words};
+use crate::error::{Code, Error, Result};
 use crate::foreground::{self, ExitStatus, Signals};
+use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
 use crate::messages::{self, Started};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
-use crate::terminal::FdSocket;
-use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, seccomp, status, step, time, wait};
-
-/// The program that becomes every container's first process.
-const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time, wait};
 
 /// What create takes beside the bundle's config.
 #[derive(Debug, Clone, Default)]
@@ -177,14 +171,11 @@ impl Runtime {
         signals: Option<&Signals>,
         run: bool,
     ) -> Result<Ready> {
-        for number in 3..3 + options.preserve_fds {
-            if !fd::is_open(number as i32) {
-                let text = format!("--preserve-fds: descriptor {number} is not open");
-                return Err(Error::new(Code::Invalid, text));
-            }
-        }
+        launch::check_preserved(options.preserve_fds)?;
         let decided = config::decide(id, options, foreground, run)?;
-        let sockets = Sockets::connect(options, &decided.plan)?;
+        let CreateOptions { console_socket, pid_file, pidfd_socket, .. } = options;
+        let files = CallersFiles { console_socket, pid_file, pidfd_socket };
+        let sockets = Sockets::connect(&files, &decided.plan)?;
         let placed = Placed::decide(&decided)?;
         let joined = namespaces::open(&decided.plan.spawn)?;
 
@@ -201,29 +192,6 @@ impl Runtime {
             },
             Err(error) => Err(attempt.undo(error)),
         }
-    }
-}
-
-/// Connections that a caller waits on; made before anything else, so that a wrong path changes nothing.
-struct Sockets {
-    console: Option<FdSocket>,
-    pidfd: Option<FdSocket>,
-    seccomp: Option<FdSocket>,
-}
-
-impl Sockets {
-    fn connect(options: &CreateOptions, plan: &Plan) -> Result<Sockets> {
-        if let Some(path) = &options.pid_file {
-            check_pid_file(path)?;
-        }
-        let connect = |path: &Option<PathBuf>, flag| {
-            path.as_ref().map(|path| FdSocket::connect(path, flag)).transpose()
-        };
-        Ok(Sockets {
-            console: connect(&options.console_socket, "--console-socket")?,
-            pidfd: connect(&options.pidfd_socket, "--pidfd-socket")?,
-            seccomp: seccomp::connect(plan)?,
-        })
     }
 }
 
@@ -268,12 +236,17 @@ impl Attempt {
         }
 
         let parks = plan.steps.iter().any(|step| matches!(step.action, Action::AwaitStart { parked: true }));
-        let listener = parks.then(|| listen_for_start(&self.directory)).transpose()?;
+        let listener = parks.then(|| listen_for_start(&self.directory, START_SOCKET)).transpose()?;
         let hook_output = hook_pipe(plan)?;
         let (control, child, outcome) = {
             let (ours, theirs) = socket::pair().map_err(|error| Error::system("socketpair", errno(error)))?;
             let (ours, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
             let descriptors = Descriptors::raise(plan)?;
+            let mut join = joins(plan, joined);
+            let late_join: Vec<(i32, u64)> =
+                join.iter().filter(|(_, flag)| *flag == clone::NEWTIME).copied().collect();
+            // A user namespace last, because the caller's own rights end there.
+            join.sort_by_key(|(_, flag)| *flag == clone::NEWUSER);
             let context = lower::Context {
                 plan,
                 location: &location,
@@ -283,10 +256,24 @@ impl Attempt {
                 listener: listener.as_ref().map_or(-1, AsRawFd::as_raw_fd),
                 hook_output: hook_output.as_ref().map_or(-1, |(_, write)| write.as_raw_fd()),
                 joined,
+                late_join: &late_join,
+                procfs: -1,
+                gives_limits: decided.host.raise_rlimits,
             };
             // On v1 the thread itself goes in, so that the child is born there: moving a process takes 10 ms.
             let entered = self.cgroup.as_ref().map(Cgroup::enter).transpose().map_err(cgroup::error)?;
-            let (child, outcome) = spawn(&context)?;
+            let born = Born {
+                namespaces: namespaces::flags(&plan.spawn),
+                join: &join,
+                cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_fd),
+                time_offsets: &namespaces::time_offsets(&plan.spawn),
+            };
+            let (child, outcome) = launch::spawn(&context, &born, &|index| {
+                let fd = join.get(index).map(|(fd, _)| *fd);
+                let index = joined.iter().position(|joined| Some(joined.as_raw_fd()) == fd);
+                let join = index.and_then(|index| plan.spawn.join.get(index));
+                join.map_or_else(String::new, |join| format!("{}: join {}", join.place, join.path))
+            })?;
             let child = self.child.insert(child);
             if let Some(before) = &descriptors {
                 before.give_back(child.pid)?;
@@ -319,114 +306,54 @@ impl Attempt {
             self.rdt = Some(rdt.clone());
         }
         move_devices(plan, child.pid)?;
-        if let Some(score) = plan.outside.oom_score_adj {
-            let path = format!("/proc/{}/oom_score_adj", child.pid);
-            std::fs::write(&path, score.to_string())
-                .map_err(|error| Error::io(format!("process.oomScoreAdj: write {score}"), &error))?;
-        }
+        launch::give_oom_score(plan, child.pid)?;
         if plan.steps.iter().any(|step| step.action == Action::AwaitRuntime) {
             messages::send(control.as_fd(), MessageKind::Go)?;
         }
 
         let state =
-            |status| hooks::state_document(&plan.id, status, child.pid, &plan.bundle, &plan.annotations);
-        let mut terminal = None;
-        loop {
-            if let Some(signals) = signals {
-                signals.wait_for(control.as_raw_fd())?;
+            |status: &str, pid| hooks::state_document(&plan.id, status, pid, &plan.bundle, &plan.annotations);
+        let pid = child.pid;
+        let launch = Launch { plan, control: control.as_fd(), outcome: outcome.as_ref(), signals, cgroup };
+        let hooked = &mut self.hooked;
+        let heard = launch.until_ready(child, &mut sockets, &|pid| state("creating", pid), &mut || {
+            *hooked = Some(record.clone());
+            let mut hooks = plan.hooks.prestart.iter().chain(&plan.hooks.create_runtime);
+            hooks.try_for_each(|hook| hooks::run(hook, &state("creating", pid), signals))
+        });
+        let heard = heard.map_err(|error| {
+            if error.code == Code::Hook {
+                self.hooked = Some(record.clone());
             }
-            let Some((message, fd)) = messages::receive(control.as_fd())? else {
-                return Err(match outcome.as_ref().map(messages::last_word).transpose()?.flatten() {
-                    Some(message) => step::explain_planned(plan, &message),
-                    None => died(child, Some(cgroup)),
-                });
-            };
-            match message.kind {
-                MessageKind::Mounted => {
-                    self.hooked = Some(record.clone());
-                    for hook in plan.hooks.prestart.iter().chain(&plan.hooks.create_runtime) {
-                        hooks::run(hook, &state("creating"), signals)?;
-                    }
-                    messages::send(control.as_fd(), MessageKind::Go)?;
-                }
-                MessageKind::Console => {
-                    let fd = fd.ok_or_else(|| Error::new(Code::System, "init sent no terminal"))?;
-                    let fd = Fd::own(std::os::fd::IntoRawFd::into_raw_fd(fd));
-                    match sockets.console.take() {
-                        Some(socket) => socket.send("/dev/ptmx", fd.number())?,
-                        None => {
-                            foreground::prepare(&fd)?;
-                            terminal = Some(fd);
-                        }
-                    }
-                }
-                MessageKind::Listener => {
-                    let number = message.detail as i32;
-                    // If there is none, a message says why.
-                    if let Some(fd) = seccomp::take(child, number, control.as_fd())? {
-                        if let Some(agent) = sockets.seccomp.take() {
-                            seccomp::hand_over(agent, plan, child.pid, &state("creating"), fd)?;
-                        }
-                        messages::send(control.as_fd(), MessageKind::Go)?;
-                    }
-                }
-                MessageKind::Warning => {
-                    let step = step::named(plan, message.step as usize).name;
-                    let cause = words(errno(coracle_sys::Errno(message.errno)));
-                    warnings.push(format!("{step}: {cause}; left out"));
-                }
-                MessageKind::Failed => {
-                    let error = step::explain_planned(plan, &message);
-                    if error.code == Code::Hook {
-                        self.hooked = Some(record.clone());
-                    }
-                    return Err(with_output(error, hook_output));
-                }
-                MessageKind::Ready => break,
-                other => {
-                    let text = format!("init said {other:?} out of turn");
-                    return Err(Error::new(Code::System, text));
-                }
-            }
-        }
+            with_output(error, hook_output)
+        })?;
+        warnings.extend(heard.warnings);
 
-        for limit in plan.outside.rlimits.iter().filter(|limit| !lower::too_low_for_init(limit)) {
-            process::prlimit(child.pid, limit.resource, limit.soft, limit.hard).map_err(|error| {
-                Error::system(format!("{}: set {}", limit.place, limit.name), errno(error))
-            })?;
+        if decided.host.raise_rlimits {
+            launch.give_limits(child.pid)?;
         }
-        give_stdio(plan, child.pid)?;
+        launch.give_stdio(child.pid)?;
         cgroup::move_to_leaf(cgroup, decided, child.pid)?;
         let start_time = match status::stat(child.pid)? {
             Some((_, start_time)) => start_time,
-            None => return Err(died(child, Some(cgroup))),
+            None => return Err(launch::died(child, Some(cgroup))),
         };
         record.process = Some(Process { pid: child.pid, start_time });
         self.directory.write(&record)?;
         if let (Some(path), Some(draft)) = (&options.pid_file, &record.pid_file_draft) {
-            write_pid_file(path, draft, child.pid)?;
+            launch::write_pid_file(path, draft, child.pid)?;
         }
         if let Some(socket) = sockets.pidfd.take() {
             socket.send("pidfd", child.pidfd.number())?;
         }
-        Ok(Proceeded { record, control, outcome, terminal, warnings })
+        Ok(Proceeded { record, control, outcome, terminal: heard.terminal, warnings })
     }
 
     /// Take everything back. What cannot be is said after the error that led here.
     fn undo(self, error: Error) -> Error {
         let mut left = Vec::new();
         if let Some(child) = &self.child {
-            // It may have ended by itself, and may be reaped already.
-            match process::pidfd_send_signal(child.pidfd.number(), libc::SIGKILL) {
-                Ok(()) | Err(coracle_sys::Errno(libc::ESRCH)) => {}
-                Err(errno) => {
-                    left.push(format!("kill process {}: {}", child.pid, words(crate::errno(errno))))
-                }
-            }
-            match process::wait(child.pidfd.number()) {
-                Ok(_) | Err(coracle_sys::Errno(libc::ECHILD)) => {}
-                Err(errno) => left.push(format!("wait for {}: {}", child.pid, words(crate::errno(errno)))),
-            }
+            left.extend(launch::end(child).err().map(|error| error.message));
         }
         if let Some(cgroup) = &self.cgroup {
             match cgroup::remove(cgroup) {
@@ -466,7 +393,9 @@ impl Ready {
         let (control, steps) = (self.control.as_fd(), &self.record.late_steps);
         match messages::await_execve(control, self.outcome.as_ref(), steps, signals)? {
             Started::Yes if status::executed(self.child.pid, self.child.pidfd.number())? => {}
-            Started::Yes | Started::Died => return Err(died(&self.child, Some(&self.record.cgroup.open()))),
+            Started::Yes | Started::Died => {
+                return Err(launch::died(&self.child, Some(&self.record.cgroup.open())));
+            }
         }
         poststart(&self.record)
     }
@@ -490,7 +419,7 @@ pub(crate) fn poststart(record: &Record) -> Result<()> {
 }
 
 /// What the plan has to tell, each with its place in the document.
-fn lines(told: &[Warning]) -> Vec<String> {
+pub(crate) fn lines(told: &[Warning]) -> Vec<String> {
     let line = |warning: &Warning| match warning.place.as_str() {
         "" => warning.text.clone(),
         place => format!("{place}: {}", warning.text),
@@ -519,95 +448,25 @@ fn intent(
         hooks: plan.hooks.clone(),
         late_steps: step::after_start(plan),
         intel_rdt,
-        pid_file_draft: options.pid_file.as_deref().map(|path| draft(path, &plan.id)).transpose()?,
+        no_new_keyring: options.no_new_keyring,
+        pid_file_draft: options.pid_file.as_deref().map(|path| launch::draft(path, &plan.id)).transpose()?,
         process: None,
     })
 }
 
-/// The process, and where it leaves its last word.
-fn spawn(context: &lower::Context<'_>) -> Result<(clone::Child, Option<OwnedFd>)> {
-    let plan = context.plan;
-    let lowered = lower::lower(context)?;
-    let program = lower::sealed(c"coracle-program", &lowered.program, false)?;
-    let init = lower::sealed(c"coracle-init", INIT, true)?;
-    if !plan.spawn.join.is_empty() {
-        lower::hide(&init)?;
-    }
-    let number = std::ffi::CString::new(program.as_raw_fd().to_string()).unwrap_or_default();
-
-    // Joined in this order; a user namespace last, because the caller's own rights end there.
-    let mut join: Vec<(i32, u64)> = plan
-        .spawn
-        .join
-        .iter()
-        .zip(context.joined)
-        .map(|(join, fd)| (fd.as_raw_fd(), namespaces::flag(join.namespace)))
-        .collect();
-    join.sort_by_key(|(_, flag)| *flag == clone::NEWUSER);
-    let time_joined = join.iter().filter(|(_, flag)| *flag == clone::NEWTIME).map(|(fd, _)| *fd);
-
-    let mut inherit: Vec<i32> = lowered.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    inherit.extend([context.control, program.as_raw_fd()]);
-    inherit.extend([context.listener, context.hook_output].iter().filter(|fd| **fd >= 0));
-    inherit.extend(time_joined);
-    inherit.extend(3..3 + plan.preserve_fds as i32);
-
-    let offsets = namespaces::time_offsets(&plan.spawn);
-    // Joining makes the whole process undumpable for a moment, and dumpable again: one at a time.
-    static JOINING: Mutex<()> = Mutex::new(());
-    let _one_at_a_time = (!join.is_empty()).then(|| JOINING.lock().unwrap_or_else(PoisonError::into_inner));
-    let child = clone::spawn(&Spawn {
-        namespaces: namespaces::flags(&plan.spawn),
-        join: &join,
-        cgroup: context.cgroup.and_then(Cgroup::clone_fd).map(|fd| fd.as_raw_fd()),
-        time_offsets: &offsets,
-        program: init.as_raw_fd(),
-        args: &[c"oar-init", &number],
-        inherit: &inherit,
-    });
-    let child = child.map_err(|(stage, error)| {
-        let what = match stage {
-            Stage::Clone => "make the container's process and namespaces".to_string(),
-            Stage::Join(index) => {
-                let path = join.get(index).and_then(|(fd, _)| {
-                    let index = context.joined.iter().position(|joined| joined.as_raw_fd() == *fd)?;
-                    plan.spawn.join.get(index)
-                });
-                path.map_or_else(String::new, |join| format!("{}: join {}", join.place, join.path))
-            }
-            Stage::Ambient => "keep capabilities in the new user namespace".to_string(),
-            Stage::TimeNamespace => "linux.timeOffsets: set up the time namespace".to_string(),
-            Stage::Inherit => "pass descriptors to init".to_string(),
-            Stage::Execute => "execute init".to_string(),
-        };
-        let hint = match (stage, error.0) {
-            (Stage::Clone, libc::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
-            (Stage::Clone, libc::EAGAIN) => Some("RLIMIT_NPROC, or pids.max of a cgroup, is reached"),
-            (Stage::Clone, libc::EPERM) => {
-                Some("an ordinary user needs a user namespace in linux.namespaces")
-            }
-            (Stage::Clone, libc::ENOSYS) => {
-                Some("it needs clone3(2), Linux 5.14 and no filter that hides it")
-            }
-            (Stage::Execute, libc::EACCES) => Some("the sysctl vm.memfd_noexec forbids programs in memory"),
-            _ => None,
-        };
-        let error = Error::system(what, errno(error));
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    })?;
-    Ok((child, lowered.outcome))
+/// The open namespaces and their flags.
+fn joins(plan: &Plan, joined: &[OwnedFd]) -> Vec<(i32, u64)> {
+    let open = plan.spawn.join.iter().zip(joined);
+    open.map(|(join, fd)| (fd.as_raw_fd(), namespaces::flag(join.namespace))).collect()
 }
 
 /// Where init of a created container waits: in a directory that only the owner can enter.
-fn listen_for_start(directory: &Directory) -> Result<OwnedFd> {
+pub(crate) fn listen_for_start(directory: &Directory, name: &str) -> Result<OwnedFd> {
     let failed = |errno| Error::system("make the start socket", errno);
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket =
         nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
-    let address = UnixAddr::new(&directory.member(START_SOCKET)).map_err(failed)?;
+    let address = UnixAddr::new(&directory.member(name)).map_err(failed)?;
     bind(socket.as_raw_fd(), &address).map_err(failed)?;
     listen(&socket, Backlog::new(16).map_err(failed)?).map_err(failed)?;
     Ok(socket)
@@ -642,27 +501,6 @@ fn with_output(mut error: Error, output: Option<OwnedFd>) -> Error {
         }
     }
     error
-}
-
-/// Init ended without a word.
-pub(crate) fn died(child: &clone::Child, cgroup: Option<&Cgroup>) -> Error {
-    let how = match process::wait(child.pidfd.number()) {
-        Ok(process::Exit::Signal(libc::SIGSYS)) => {
-            return died_how("signal 31 (SIGSYS)", None).hint(step::FILTERED);
-        }
-        Ok(process::Exit::Code(code)) => format!("exit status {code}"),
-        Ok(process::Exit::Signal(signal)) => format!("signal {signal}"),
-        Err(error) => words(errno(error)).to_string(),
-    };
-    died_how(&how, cgroup)
-}
-
-pub(crate) fn died_how(how: &str, cgroup: Option<&Cgroup>) -> Error {
-    let error = Error::new(Code::System, format!("init ended before it could execute the command: {how}"));
-    match cgroup.and_then(Cgroup::hint) {
-        Some(hint) => error.hint(hint),
-        None => error,
-    }
 }
 
 /// The caller's limit of open files, raised as far as it goes until this is dropped: each mount's source takes one, and
@@ -702,38 +540,6 @@ impl Drop for Descriptors {
     }
 }
 
-/// A program that opens /dev/stdout opens the pipe behind it anew, for which it must own it. Files, terminals and
-/// /dev/null are somebody else's; pipes were made for the container.
-fn give_stdio(plan: &Plan, pid: i32) -> Result<()> {
-    if plan.terminal {
-        return Ok(());
-    }
-    let uid = plan.steps.iter().find_map(|step| match &step.action {
-        Action::Identity(identity) => Some(identity.uid),
-        _ => None,
-    });
-    let in_namespace = plan.spawn.makes(Namespace::User) || plan.spawn.joins(Namespace::User);
-    let owner = match uid {
-        Some(uid) if in_namespace => namespaces::outside_id(pid, uid)?,
-        uid => uid,
-    };
-    let Some(owner) = owner else { return Ok(()) };
-    const UNCHANGED: u32 = u32::MAX;
-    for stdio in 0..3 {
-        match fd::fstat(stdio) {
-            Ok(stat) if stat.kind() == libc::S_IFIFO && stat.uid != owner => {}
-            // Also one that is closed.
-            _ => continue,
-        }
-        match fd::chown(stdio, owner, UNCHANGED) {
-            // Then it stays as usable as it was.
-            Ok(()) | Err(coracle_sys::Errno(libc::EPERM | libc::EINVAL | libc::EROFS)) => {}
-            Err(error) => return Err(Error::system("give stdio to the process's user", errno(error))),
-        }
-    }
-    Ok(())
-}
-
 fn move_devices(plan: &Plan, pid: i32) -> Result<()> {
     if plan.outside.net_devices.is_empty() {
         return Ok(());
@@ -745,39 +551,6 @@ fn move_devices(plan: &Plan, pid: i32) -> Result<()> {
             .map_err(|error| Error::new(Code::System, format!("{}: {error}", device.place)))?;
     }
     Ok(())
-}
-
-fn check_pid_file(path: &Path) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match std::fs::metadata(parent) {
-        Ok(metadata) if !metadata.is_dir() => {
-            Err(Error::system(format!("--pid-file {}", path.display()), Errno::ENOTDIR))
-        }
-        Ok(_) if path.is_dir() => Err(Error::system(format!("--pid-file {}", path.display()), Errno::EISDIR)),
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::io(format!("--pid-file {}", path.display()), &error)),
-    }
-}
-
-/// Where a pid file is written before it gets its name.
-fn draft(path: &Path, id: &str) -> Result<PathBuf> {
-    let path = std::path::absolute(path).map_err(|error| Error::io("--pid-file", &error))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // A name that nobody can have taken before, in a directory that others may write to.
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(path.with_file_name(format!(".{name}.{id}.{}-{}", std::process::id(), now.as_nanos())))
-}
-
-/// Digits and nothing else, and never half of them: callers parse the file the moment that it is there.
-fn write_pid_file(path: &Path, draft: &Path, pid: i32) -> Result<()> {
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(draft)
-        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .and_then(|()| std::fs::rename(draft, path))
-        .map_err(|error| Error::io(format!("--pid-file {}", path.display()), &error))
 }
 
 /// Send one of the signals that end a wait; the process may be gone already.

@@ -932,8 +932,10 @@ mod tests {
         }
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         let (mut read, write) = pipe();
-        // The inner shell's child outlives it, and ends before the outer one, which waits for the end of its pipe.
-        let script = "sh -c '(read line; echo $PPID) < /dev/null & exit 0' | cat; exit 0";
+        // The inner shell's child outlives it. The outer one stays until it is reaped: a zombie can be signalled too.
+        let script = "orphan=$(sh -c ': > /dev/null & echo $!'); n=0; \
+                      while kill -0 $orphan 2> /dev/null; do n=$((n + 1)); [ $n -lt 10000000 ] || exit 1; done; \
+                      echo reaped";
         let child = Command::new("/bin/sh").args(["-c", script]).stdout(write).spawn().unwrap();
         let pidfd = process::pidfd_open(child.id() as i32).unwrap();
         let signals = block_signals().unwrap();
@@ -941,7 +943,7 @@ mod tests {
         assert_eq!(status, ExitStatus::Code(0));
         let mut text = String::new();
         read.read_to_string(&mut text).unwrap();
-        assert!(!text.is_empty());
+        assert_eq!(text, "reaped\n");
         // Nobody is left, dead or alive.
         let left = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
         assert_eq!(left, Err(Errno::ECHILD));

@@ -55,8 +55,11 @@ impl Runtime {
         if !sent {
             return Err(Error::new(Code::State, "container not running"));
         }
-        if wanted == Signal::KILL && status == Status::Paused {
-            // cgroup2 kills frozen processes, the v1 freezer does not.
+        // cgroup2 kills frozen processes, the v1 freezer does not; a pause may have come in between.
+        let may_die = || group.ownership().is_ok_and(|whose| whose == Ownership::Ours);
+        if wanted == Signal::KILL
+            && (status == Status::Paused || group.is_frozen().unwrap_or(false) && may_die())
+        {
             group.thaw().map_err(cgroup::error)?;
         }
         Ok(())

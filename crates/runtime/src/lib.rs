@@ -10,17 +10,20 @@ mod create;
 mod delete;
 mod error;
 mod events;
+mod exec;
 mod features;
 mod follow;
 mod foreground;
 mod hooks;
 mod id;
 mod kill;
+mod launch;
 mod lower;
 mod messages;
 mod namespaces;
 mod pause;
 mod probe;
+mod processes;
 mod rdt;
 mod record;
 mod seccomp;
@@ -31,6 +34,7 @@ mod step;
 mod template;
 mod terminal;
 mod time;
+mod update;
 mod wait;
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -38,17 +42,22 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+pub use coracle_cgroup::Inside;
+pub use coracle_plan::Changes;
 pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use error::{Code, Error, Result, words};
 pub use events::{Meter, NetworkInterface, Statistics};
+pub use exec::{ExecOptions, ExecProcess};
 pub use features::features;
 pub use follow::{Event, Follow, What};
 pub use foreground::ExitStatus;
 pub use id::Id;
+pub use oci_spec::runtime::{LinuxResources, PosixRlimit};
 pub use signal::Signal;
 pub use status::{State, Status};
 pub use template::spec;
 pub use time::rfc3339;
+pub use update::{UpdateOptions, parse_resources};
 
 /// Of the runtime specification that configs may use and state documents follow.
 pub const OCI_VERSION: &str = "1.3.0";

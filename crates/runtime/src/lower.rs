@@ -49,6 +49,13 @@ pub(crate) struct Context<'a> {
     pub hook_output: i32,
     /// Open namespaces that the plan joins, in its order.
     pub joined: &'a [OwnedFd],
+    /// (namespace, NEW* flag) that init enters itself: a time namespace, which wants a process with memory of its own,
+    /// and for exec the pid namespace, into which its copy is born.
+    pub late_join: &'a [(i32, u64)],
+    /// The procfs that init writes to; -1 for a private one.
+    pub procfs: i32,
+    /// The runtime sets resource limits from outside, since it may raise them; else init does.
+    pub gives_limits: bool,
 }
 
 pub(crate) fn lower(context: &Context<'_>) -> Result<Lowered> {
@@ -62,11 +69,8 @@ pub(crate) fn lower(context: &Context<'_>) -> Result<Lowered> {
         null_taken: false,
         outcome: None,
     };
-    for (step, joined) in plan.spawn.join.iter().zip(context.joined) {
-        // The others are entered before the exec; this one wants a process with memory of its own.
-        if step.namespace == Namespace::Time {
-            lowering.writer.push(0, Op::JoinNamespace { fd: joined.as_raw_fd(), flag: clone::NEWTIME });
-        }
+    for (fd, flag) in context.late_join.iter().copied() {
+        lowering.writer.push(0, Op::JoinNamespace { fd, flag });
     }
     for (index, step) in plan.steps.iter().enumerate() {
         let number = u16::try_from(index + 1)
@@ -191,11 +195,14 @@ impl Lowering<'_> {
             }
             Action::RuntimeHooks => self.writer.push(number, Op::RuntimeHooks {}),
             Action::Hook { hook, kind } => self.hook(number, hook, *kind)?,
-            Action::Terminal { columns, rows, uid } => {
+            Action::Terminal { columns, rows, uid, console } => {
                 let (columns, rows) = (*columns as u32, *rows as u32);
-                self.writer.push(number, Op::Terminal { columns, rows, uid: *uid });
+                let op = Op::Terminal { columns, rows, uid: *uid, console: *console as u32 };
+                self.writer.push(number, op);
             }
-            Action::NewSession => self.writer.push(number, Op::NewSession {}),
+            Action::NewSession { terminal } => {
+                self.writer.push(number, Op::NewSession { terminal: *terminal as u32 });
+            }
             Action::PivotRoot => self.writer.push(number, Op::PivotRoot {}),
             Action::MoveRoot => {
                 let visible = whole_mounts(&context.plan.rootfs)?;
@@ -208,10 +215,11 @@ impl Lowering<'_> {
                 self.descriptors.push(root);
                 self.writer.push(number, Op::Chroot { fd: number_of_root });
             }
+            Action::OpenRoot => self.writer.push(number, Op::Chroot { fd: -1 }),
             Action::RootPropagation { propagation } => {
                 self.writer.push(number, Op::RootPropagation { propagation: flags(*propagation) });
             }
-            Action::OpenProc => self.writer.push(number, Op::OpenProc {}),
+            Action::OpenProc => self.writer.push(number, Op::OpenProc { fd: context.procfs }),
             Action::Sysctl { key, value } => {
                 let path = c_string(&format!("sys/{key}"))?;
                 let op = Op::WriteProc { path: &path, value: Bytes(value.as_bytes()), own: 0 };
@@ -255,8 +263,9 @@ impl Lowering<'_> {
             }
             Action::Umask { mask } => self.writer.push(number, Op::Umask { mask: *mask }),
             Action::NoNewPrivileges => self.writer.push(number, Op::NoNewPrivileges {}),
-            Action::WorkingDirectory { path } => {
-                self.writer.push(number, Op::WorkingDirectory { path: &c_string(path)? });
+            Action::WorkingDirectory { path, make } => {
+                let op = Op::WorkingDirectory { path: &c_string(path)?, make: *make as u32 };
+                self.writer.push(number, op);
             }
             Action::Identity(identity) => {
                 let groups: Vec<u8> = identity.groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
@@ -267,12 +276,22 @@ impl Lowering<'_> {
                     keep_groups: identity.keep_groups as u32,
                     bounding: identity.bounding,
                     effective: identity.effective,
-                    permitted: identity.permitted,
-                    inheritable: identity.inheritable,
-                    ambient: identity.ambient,
                 };
                 self.writer.push(number, op);
             }
+            Action::Capabilities(sets) => {
+                // Of a process of another user, only who may raise limits can set them from outside (prlimit(2)).
+                if !context.gives_limits {
+                    for limit in context.plan.outside.rlimits.iter().filter(|limit| !too_low_for_init(limit))
+                    {
+                        let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
+                        self.writer.push(number, Op::Rlimit { resource, soft, hard });
+                    }
+                }
+                let Capabilities { effective, permitted, inheritable, ambient } = *sets;
+                self.writer.push(number, Op::Capabilities { effective, permitted, inheritable, ambient });
+            }
+            Action::Fork => self.writer.push(number, Op::Fork {}),
             Action::Seccomp(filter) => {
                 let page = fd::memfd(c"oar-outcome", false)?;
                 fd::write_all(page.number(), &[0; SharedPage::SIZE])?;

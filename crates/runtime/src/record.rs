@@ -54,6 +54,8 @@ pub(crate) struct Record {
     /// What init has left to do when it is started.
     pub late_steps: Vec<Named>,
     pub intel_rdt: Option<Rdt>,
+    /// Its processes keep their callers' session keyrings.
+    pub no_new_keyring: bool,
     /// Beside the caller's pid file, until that is complete.
     pub pid_file_draft: Option<PathBuf>,
     /// Absent while the container is being created.
@@ -95,6 +97,10 @@ pub(crate) struct Locked {
     directory: Directory,
     _lock: Flock<OwnedFd>,
 }
+
+/// A directory that others use too, and nobody removes while this lives.
+#[derive(Debug)]
+pub(crate) struct Shared(Locked);
 
 fn not_found(id: &Id) -> Error {
     Error::new(Code::NotFound, format!("container \"{id}\" does not exist"))
@@ -143,11 +149,20 @@ impl Directory {
 
     /// Wait for other commands, up to [`PATIENCE`]. A directory that went away meanwhile is not found.
     pub(crate) fn lock(self) -> Result<Locked> {
+        self.lock_as(FlockArg::LockExclusiveNonblock)
+    }
+
+    /// The same, beside others who share it.
+    pub(crate) fn share(self) -> Result<Shared> {
+        self.lock_as(FlockArg::LockSharedNonblock).map(Shared)
+    }
+
+    fn lock_as(self, how: FlockArg) -> Result<Locked> {
         let copy = || self.file.try_clone().map(OwnedFd::from);
         let mut descriptor = copy().map_err(|error| Error::io("copy a descriptor", &error))?;
         let deadline = Instant::now() + PATIENCE;
         let lock = loop {
-            match Flock::lock(descriptor, FlockArg::LockExclusiveNonblock) {
+            match Flock::lock(descriptor, how) {
                 Ok(lock) => break lock,
                 Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => {
                     descriptor = back;
@@ -250,6 +265,20 @@ impl std::ops::Deref for Locked {
     }
 }
 
+impl std::ops::Deref for Shared {
+    type Target = Directory;
+    fn deref(&self) -> &Directory {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// Write a member whole. Its name is the caller's alone.
+    pub(crate) fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        self.0.replace(name, text)
+    }
+}
+
 impl Locked {
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(record)
@@ -270,9 +299,30 @@ impl Locked {
         self.replace(CONFIG, document)
     }
 
+    /// The first half of [`Locked::write_config`]: nobody reads it yet.
+    pub(crate) fn draft_config(&self, document: &[u8]) -> Result<()> {
+        self.draft(CONFIG, document)
+    }
+
+    /// The second half.
+    pub(crate) fn commit_config(&self) -> Result<()> {
+        self.commit(CONFIG)
+    }
+
     fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        let failed =
-            |error: std::io::Error| Error::io(format!("write {}", self.path.join(name).display()), &error);
+        self.draft(name, text)?;
+        self.commit(name)
+    }
+
+    fn failed(&self, name: &str) -> impl Fn(std::io::Error) -> Error {
+        move |error| Error::io(format!("write {}", self.path.join(name).display()), &error)
+    }
+
+    fn commit(&self, name: &str) -> Result<()> {
+        std::fs::rename(self.member(&format!(".{name}")), self.member(name)).map_err(self.failed(name))
+    }
+
+    fn draft(&self, name: &str, text: &[u8]) -> Result<()> {
         let temporary = self.member(&format!(".{name}"));
         std::fs::OpenOptions::new()
             .write(true)
@@ -281,8 +331,7 @@ impl Locked {
             .mode(0o600)
             .open(&temporary)
             .and_then(|mut file| std::io::Write::write_all(&mut file, text))
-            .and_then(|()| std::fs::rename(&temporary, self.member(name)))
-            .map_err(failed)
+            .map_err(self.failed(name))
     }
 
     /// Remove it all, the record last, so that a removal cut short can be repeated.
@@ -329,6 +378,7 @@ mod tests {
             hooks: Hooks::default(),
             late_steps: Vec::new(),
             intel_rdt: None,
+            no_new_keyring: false,
             pid_file_draft: None,
             process: Some(Process { pid: 7, start_time: 42 }),
         }

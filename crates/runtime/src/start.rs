@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! start: tell the waiting init to execute, and stay until it did, or said why not.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use coracle_cgroup::Cgroup;
 use coracle_program::MessageKind;
 use coracle_sys::{fd, socket};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::create::{died_how, poststart};
+use crate::create::poststart;
 use crate::error::{Code, Error, Result};
+use crate::launch::died_how;
 use crate::messages::{self, Started};
-use crate::record::Directory;
+use crate::record::{Directory, Process};
 use crate::status::{self, Status, Waiting};
+use crate::step::Named;
 use crate::{Id, Runtime};
 
 /// How long a process that failed to execute may take to end, in milliseconds.
@@ -41,26 +44,8 @@ impl Runtime {
                 return Err(Error::new(Code::State, "cannot start a container whose init no longer waits"));
             }
         };
-        fcntl(&init, FcntlArg::F_SETFL(OFlag::empty()))
-            .map_err(|errno| Error::system("prepare the start socket", errno))?;
-        // An init that is gone by now shows in the wait below.
-        if socket::is_hung_up(init.as_raw_fd()) {
-            return Err(died_how("it is gone", Some(&record.cgroup.open())));
-        }
-        messages::send(init.as_fd(), MessageKind::Start)?;
-        let pid = record.process.map_or(0, |process| process.pid);
-        let error = match messages::await_execve(init.as_fd(), None, &record.late_steps, None) {
-            Ok(Started::Yes) if status::executed(pid, pidfd.as_raw_fd())? => None,
-            Ok(Started::Yes) => Some(died_how("killed", Some(&record.cgroup.open()))),
-            Ok(Started::Died) => Some(died_how("killed", Some(&record.cgroup.open()))),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = error {
-            // Its last word is said; whoever looks after us must find it stopped.
-            fd::wait_readable(pidfd.as_raw_fd(), Some(EXIT_PATIENCE))
-                .map_err(|errno| Error::system("wait for the container's process", crate::errno(errno)))?;
-            return Err(error);
-        }
+        let process = record.process.unwrap_or(Process { pid: 0, start_time: 0 });
+        execute(&init, &process, &pidfd, &record.late_steps, Some(&record.cgroup.open()))?;
         // A convenience for whoever looks: nobody listens on it any more.
         match std::fs::remove_file(directory.member(crate::record::START_SOCKET)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -73,4 +58,30 @@ impl Runtime {
             crate::create::signal(pidfd.as_fd(), libc::SIGKILL).ok(); // see above
         })
     }
+}
+
+/// Tell an init that waits to execute, and stay until it did, or said why not and has ended.
+pub(crate) fn execute(
+    init: &OwnedFd,
+    process: &Process,
+    pidfd: &OwnedFd,
+    late_steps: &[Named],
+    cgroup: Option<&Cgroup>,
+) -> Result<()> {
+    fcntl(init, FcntlArg::F_SETFL(OFlag::empty()))
+        .map_err(|errno| Error::system("prepare the start socket", errno))?;
+    // An init that is gone by now shows in the wait below.
+    if socket::is_hung_up(init.as_raw_fd()) {
+        return Err(died_how("it is gone", cgroup));
+    }
+    messages::send(init.as_fd(), MessageKind::Start)?;
+    let error = match messages::await_execve(init.as_fd(), None, late_steps, None) {
+        Ok(Started::Yes) if status::executed(process.pid, pidfd.as_raw_fd())? => return Ok(()),
+        Ok(Started::Yes | Started::Died) => died_how("killed", cgroup),
+        Err(error) => error,
+    };
+    // Its last word is said; whoever looks after us must find it stopped.
+    fd::wait_readable(pidfd.as_raw_fd(), Some(EXIT_PATIENCE))
+        .map_err(|errno| Error::system("wait for the container's process", crate::errno(errno)))?;
+    Err(error)
 }

@@ -135,10 +135,15 @@ pub(crate) enum Waiting {
 }
 
 pub(crate) fn waiting_init(directory: &Directory) -> Result<Waiting> {
+    waiting(directory, START_SOCKET)
+}
+
+/// The same for the init of another process of the container, that waits on the socket of this name.
+pub(crate) fn waiting(directory: &Directory, name: &str) -> Result<Waiting> {
     let failed = |errno| Error::system("connect to the container's start socket", errno);
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(failed)?;
-    let address = UnixAddr::new(&directory.member(START_SOCKET)).map_err(failed)?;
+    let address = UnixAddr::new(&directory.member(name)).map_err(failed)?;
     match connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &address) {
         Ok(()) => Ok(Waiting::Yes(socket)),
         Err(Errno::EAGAIN) => Ok(Waiting::Busy),

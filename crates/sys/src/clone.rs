@@ -51,7 +51,8 @@ pub struct CloneArgs {
 pub struct Spawn<'a> {
     /// Namespaces to make (NEW* flags), CLONE_NEWTIME among them.
     pub namespaces: u64,
-    /// (descriptor, NEW* flag) of namespaces to enter first, a user namespace among them last.
+    /// (descriptor, NEW* flags) of namespaces to enter first, a user namespace among them last. A pidfd may have
+    /// several flags.
     pub join: &'a [(i32, u64)],
     /// Directory of the cgroup2 to be born in.
     pub cgroup: Option<i32>,
@@ -144,7 +145,7 @@ impl Spawn<'_> {
     /// namespace does not show (cgroup_procs_write_permission() in the kernel). So this process is then born in the
     /// cgroup before it joins, and counts there until init is made.
     fn joins_cgroup_namespace(&self) -> bool {
-        self.join.iter().any(|(_, flag)| *flag == NEWCGROUP)
+        self.join.iter().any(|(_, flags)| flags & NEWCGROUP != 0)
     }
 
     fn born_in_cgroup(&self, args: &mut CloneArgs) {
@@ -155,7 +156,7 @@ impl Spawn<'_> {
     }
 
     fn makes_or_joins_user_namespace(&self) -> bool {
-        self.namespaces & NEWUSER != 0 || self.join.iter().any(|(_, flag)| *flag == NEWUSER)
+        self.namespaces & NEWUSER != 0 || self.join.iter().any(|(_, flags)| flags & NEWUSER != 0)
     }
 }
 
@@ -293,13 +294,13 @@ unsafe extern "C" fn between(shared: *mut c_void) -> ! {
     let mut refused = 0u64;
     let mut failure = None;
     for pass in 0..2 {
-        for (index, (namespace, flag)) in state.spawn.join.iter().enumerate() {
-            if *flag == NEWTIME || (pass == 1 && refused & flag == 0) {
+        for (index, (namespace, flags)) in state.spawn.join.iter().enumerate() {
+            if *flags == NEWTIME || (pass == 1 && refused & flags == 0) {
                 continue;
             }
-            match process::setns(*namespace, *flag) {
+            match process::setns(*namespace, *flags) {
                 Ok(()) => {}
-                Err(Errno::PERM) if pass == 0 && *flag != NEWUSER => refused |= flag,
+                Err(Errno::PERM) if pass == 0 && flags & NEWUSER == 0 => refused |= flags,
                 Err(errno) => {
                     failure = failure.or(Some((Stage::Join(index), errno)));
                 }

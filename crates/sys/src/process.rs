@@ -289,12 +289,12 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         .map(drop)
 }
 
-/// (soft, hard) RLIMIT_NOFILE of the caller.
-pub fn descriptor_limit() -> Result<(u64, u64)> {
-    let mut limit = [0u64; 2];
-    // SAFETY: struct rlimit64 is two u64, and writable.
+/// (soft, hard) limit of another process (prlimit(2)); u64::MAX is infinity.
+pub fn get_prlimit(pid: i32, resource: u32) -> Result<(u64, u64)> {
+    let mut limit = [0_u64; 2];
+    // SAFETY: struct rlimit64 is two u64, which the kernel fills.
     unsafe {
-        syscall4(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE as usize, 0, limit.as_mut_ptr() as usize)
+        syscall4(libc::SYS_prlimit64, pid as usize, resource as usize, 0, limit.as_mut_ptr() as usize)
     }?;
     Ok((limit[0], limit[1]))
 }
@@ -357,6 +357,17 @@ pub fn fork() -> Result<Option<crate::clone::Child>> {
     let pid = unsafe {
         syscall2(libc::SYS_clone3, &raw const args as usize, size_of::<crate::clone::CloneArgs>())
     }?;
+    Ok((pid != 0).then(|| crate::clone::Child { pid: pid as i32, pidfd: Fd::own(pidfd) }))
+}
+
+/// A copy of the calling process as a child of its parent (clone(2) with CLONE_PARENT): in the copy `Ok(None)`. Only
+/// for single-threaded programs. clone(2), because seccomp filters can look at its flags and often refuse clone3(2).
+pub fn fork_sibling() -> Result<Option<crate::clone::Child>> {
+    let mut pidfd = -1i32;
+    let flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as usize;
+    // SAFETY: without CLONE_VM the copy has its own memory and returns into the same code on its own copy of the
+    // stack; the kernel writes one i32 to `pidfd`.
+    let pid = unsafe { syscall5(libc::SYS_clone, flags, 0, &raw mut pidfd as usize, 0, 0) }?;
     Ok((pid != 0).then(|| crate::clone::Child { pid: pid as i32, pidfd: Fd::own(pidfd) }))
 }
 
