@@ -361,21 +361,16 @@ fn each_of_many_is_told_once_and_in_order() {
             let b = waiting(t, &format!("exit {code}"));
             containers.push((t.create(&b), b));
             // In between, one that takes as little time as can be.
-            let (id, run) = match code % 4 {
-                0 => (None, t.run_with(&t.bundle(), &[])),
-                1 => {
-                    let id = t.id();
-                    let b = t.bundle();
-                    t.write(&b, &id);
-                    (Some(id.clone()), t.rt(&["run", "--detach", "--bundle", b.dir.to_str().unwrap(), &id]))
-                }
+            let flag = match code % 4 {
+                0 => "--keep",
+                1 => "--detach",
                 _ => continue,
             };
-            run.run().ok();
-            if let Some(id) = id {
-                lines.until_type(&id, "exited");
-                t.rt(&["delete", &id]).run().ok();
-            }
+            let (id, b) = (t.id(), t.bundle());
+            t.write(&b, &id);
+            t.rt(&["run", flag, "--bundle", b.dir.to_str().unwrap(), &id]).run().ok();
+            lines.until_type(&id, "exited");
+            t.rt(&["delete", &id]).run().ok();
         }
         for (c, b) in &containers {
             c.start();

@@ -695,6 +695,10 @@ impl Followed {
         if patient && self.directory.is_locked()? {
             return Ok(None);
         }
+        // All taken back, or deleted before anybody could see that it had been more.
+        if self.directory.is_removed()? {
+            return Ok(Some(false));
+        }
         Ok(Some(self.directory.member(START_SOCKET).symlink_metadata().is_err()))
     }
 }
@@ -714,7 +718,7 @@ fn has_executed(process: &Process) -> Option<bool> {
 fn read_pid(directory: &Directory, name: &str) -> Option<i32> {
     let text = coracle_sys::fd::read_file(directory.member(name)).ok()?;
     let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    value.get("pid")?.as_i64()?.try_into().ok()
+    value.get("pid").or_else(|| value.pointer("/process/pid"))?.as_i64()?.try_into().ok()
 }
 
 #[cfg(test)]
