@@ -378,9 +378,10 @@ fn each_of_many_is_told_once_and_in_order() {
             go(b);
         }
         for (code, (c, _)) in containers.iter().enumerate() {
-            assert_eq!(c.wait(), code as i32);
+            // Reaped by its parent after that: before Linux 6.15 it is known only until then.
             let exited = lines.until_type(&c.id, "exited");
             assert_eq!(exited["code"], code, "{exited}");
+            assert_eq!(c.wait(), code as i32);
             c.verb(&["delete"]).ok();
             lines.until_type(&c.id, "deleted");
             expected.push(c.id.clone());
@@ -581,11 +582,10 @@ fn a_follower_that_sleeps_or_dies_is_nobodys_concern() {
         let unheard = t.create(&b);
         lines.send(Signal::SIGCONT);
         lines.until_type(&unheard.id, "created");
-        two.start();
-        two.wait();
-        unheard.start();
-        assert_eq!(unheard.wait(), 5);
         for c in [&one, &two, &unheard] {
+            if c.id != one.id {
+                c.start();
+            }
             let exited = lines.until_type(&c.id, "exited");
             // Reaped before anybody looked, the first one may be beyond knowledge, but never wrong.
             assert!(exited["code"] == 5 || c.id == one.id && exited["status"] == "unknown", "{exited}");
