@@ -72,7 +72,7 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         Action::Resume(id) => open()?.resume(&id).map(|()| 0),
         Action::Update(id) => update::update(&open()?, &id, options, log),
         Action::Wait(id) => wait::wait(&open()?, &id, options.json),
-        Action::Events(id) => events::events(&open()?, id.as_ref(), options, log),
+        Action::Events(id) => events::events(&open()?, id.as_ref(), options),
         Action::Spec => write_spec(options).map(|()| 0),
         Action::Features => print_json(serde_json::to_string_pretty(&coracle_runtime::features())),
     };
@@ -193,13 +193,16 @@ pub(crate) fn print_line(text: &str) -> Result<u8> {
     print(&format!("{}\n", text.trim_end_matches('\n')))
 }
 
+/// Nobody reads any more.
+pub(crate) const GONE: u8 = 128 + libc::SIGPIPE as u8;
+
 /// An answer that did not arrive is a failure. To a reader who has had enough (`oar list | head -1`) nothing more
 /// is said; the status is the one that SIGPIPE, which Rust programs ignore, would have given.
 pub(crate) fn print(text: &str) -> Result<u8> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(0),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(GONE),
         Err(error) => Err(Error::io("write to stdout", &error)),
     }
 }

@@ -23,7 +23,7 @@ use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
 use crate::messages::{self, Started};
 use crate::notify::{self, NotifySocket, Processes, Proxy};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
-use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time};
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time, wait};
 
 /// What create takes beside the bundle's config.
 #[derive(Debug, Clone, Default)]
@@ -154,7 +154,7 @@ impl Runtime {
         if let Err(error) = started {
             return Err(ready.abandon(error));
         }
-        let Ready { directory, child, .. } = ready;
+        let Ready { directory, child, record, .. } = ready;
         // From here on other commands may want the container.
         drop(directory);
         let pidfd = child.pidfd.number();
@@ -169,6 +169,12 @@ impl Runtime {
                 foreground::wait_notified(signals, pidfd, child.pid, terminal, run.subreaper, notify)
             }
         };
+        // Only the parent knows, on most kernels.
+        if let (Ok(exit), Some(process)) = (&waited, record.process)
+            && let Err(error) = wait::keep(self, id, process, *exit)
+        {
+            warn(&error.during("keep the exit status").message);
+        }
         if !run.keep {
             match self.delete(id, true) {
                 Ok(warnings) => warnings.iter().for_each(|warning| warn(warning)),

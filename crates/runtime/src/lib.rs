@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod exec;
 mod features;
+mod follow;
 mod foreground;
 mod hooks;
 mod id;
@@ -35,6 +36,7 @@ mod template;
 mod terminal;
 mod time;
 mod update;
+mod wait;
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -45,9 +47,10 @@ pub use coracle_cgroup::Inside;
 pub use coracle_plan::Changes;
 pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use error::{Code, Error, Result, words};
-pub use events::{NetworkInterface, Statistics};
+pub use events::{Meter, NetworkInterface, Statistics};
 pub use exec::{ExecOptions, ExecProcess};
 pub use features::features;
+pub use follow::{Event, Follow, What};
 pub use foreground::ExitStatus;
 pub use id::Id;
 pub use notify::NotifySocket;
@@ -56,6 +59,7 @@ pub use signal::Signal;
 pub use start::StartOptions;
 pub use status::{State, Status};
 pub use template::spec;
+pub use time::rfc3339;
 pub use update::{UpdateOptions, parse_resources};
 
 /// Of the runtime specification that configs may use and state documents follow.
