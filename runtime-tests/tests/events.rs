@@ -545,19 +545,30 @@ fn pressure_is_told() {
 }
 
 #[test]
-fn an_exec_is_a_file_that_appears() {
+fn each_exec_is_told() {
     run_case(oar_only("--follow"), |t| {
         let mut b = t.bundle();
         b.sh("exec sleep 1000");
         let c = t.create(&b);
         c.start();
         let lines = Lines::follow(t, &[&c.id]);
-        let directory = t.state_root().join(&c.id);
-        fs::write(directory.join(".exec-1.json"), r#"{"pid":4711}"#).unwrap();
-        fs::rename(directory.join(".exec-1.json"), directory.join("exec-1.json")).unwrap();
-        assert_eq!(lines.until_type(&c.id, "exec")["pid"], 4711);
+        let pid_file = t.dir.join("pid");
+        let pid_flag = pid_file.to_str().unwrap();
+        let exec = |flags: &[&str], words: &[&str]| t.rt(&[&["exec"], flags, &[&c.id], words].concat()).run();
+        exec(&["-d", "--pid-file", pid_flag], &["sleep", "999"]).ok();
+        let pid: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        assert_eq!(lines.until_type(&c.id, "exec")["pid"], pid);
+        // In two phases it is one when it is started; and a command that could not be executed is none.
+        exec(&["--create", "p", "--pid-file", pid_flag], &["sleep", "999"]).ok();
+        let parked: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
+        exec(&[], &["/no/such"]).failed();
+        exec(&["--start", "p"], &[]).ok();
+        assert_eq!(lines.until_type(&c.id, "exec")["pid"], parked);
         c.kill("KILL").ok();
-        assert_eq!(types(&lines.end().1, &c.id), ["following", "exec", "exited"]);
+        for pid in [pid, parked] {
+            t.wait_pid(pid);
+        }
+        assert_eq!(types(&lines.end().1, &c.id), ["following", "exec", "exec", "exited"]);
     });
 }
 

@@ -27,7 +27,7 @@ use crate::error::{Code, Error, Result};
 use crate::foreground::ExitStatus;
 use crate::record::{Directory, Process, START_SOCKET};
 use crate::wait::{self, Ending};
-use crate::{Id, Runtime, status, time};
+use crate::{Id, Runtime, exec, status, time};
 
 /// How often to look again: after 1, 2, then every 4 ms.
 const LOOKS: u32 = 50;
@@ -57,7 +57,7 @@ pub enum What {
     },
     /// One more process, by exec.
     Exec {
-        pid: Option<i32>,
+        pid: i32,
     },
     /// Memory ran out.
     Oom {
@@ -112,7 +112,7 @@ impl Serialize for Event {
         map.serialize_entry("id", &self.id)?;
         map.serialize_entry("time", &time::rfc3339(self.time))?;
         match &self.what {
-            What::Created { pid } | What::Started { pid } | What::Exec { pid: Some(pid) } => {
+            What::Created { pid } | What::Started { pid } | What::Exec { pid } => {
                 map.serialize_entry("pid", pid)?
             }
             What::Oom { count } | What::OomKill { count } => map.serialize_entry("count", count)?,
@@ -129,7 +129,7 @@ impl Serialize for Event {
             }
             What::Exited { status: Some(status) } => map.serialize_entry("code", &status.code())?,
             What::Exited { status: None } => map.serialize_entry("status", "unknown")?,
-            What::Exec { pid: None } | What::Frozen | What::Thawed | What::Deleted => {}
+            What::Frozen | What::Thawed | What::Deleted => {}
         }
         map.end()
     }
@@ -371,11 +371,12 @@ impl Follow {
     fn directory_changed(&mut self, serial: u64, name: &str, mask: AddWatchFlags) -> Result<()> {
         let Some(one) = self.containers.get_mut(&serial) else { return Ok(()) };
         let written = mask.intersects(AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE);
-        if written && name.starts_with("exec-") && name.ends_with(".json") {
-            let pid = read_pid(&one.directory, name);
+        if let Some(pid) = exec::parse_name(name) {
             let id = one.id.clone();
-            self.look(serial, true)?;
-            self.tell(&id, What::Exec { pid });
+            if written {
+                self.look(serial, true)?;
+                self.tell(&id, What::Exec { pid });
+            }
         } else if let Some(exit) = wait::parse_name(name) {
             one.exit = Some(exit);
             one.told_by_parent = true;
@@ -456,13 +457,6 @@ impl Follow {
         };
         self.containers.insert(serial, one);
         self.look(serial, fresh)?;
-        if fresh {
-            let Some(one) = self.containers.get(&serial) else { return Ok(()) };
-            let names = one.directory.names()?;
-            for name in names.iter().filter(|name| name.starts_with("exec-") && name.ends_with(".json")) {
-                self.directory_changed(serial, name, AddWatchFlags::IN_MOVED_TO)?;
-            }
-        }
         Ok(())
     }
 
@@ -714,13 +708,6 @@ fn has_executed(process: &Process) -> Option<bool> {
     }
 }
 
-/// `pid` of a file that exec has left.
-fn read_pid(directory: &Directory, name: &str) -> Option<i32> {
-    let text = coracle_sys::fd::read_file(directory.member(name)).ok()?;
-    let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    value.get("pid").or_else(|| value.pointer("/process/pid"))?.as_i64()?.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
@@ -739,8 +726,7 @@ mod tests {
         for (what, name, facts) in [
             (What::Created { pid: 7 }, "created", r#","pid":7"#),
             (What::Started { pid: 7 }, "started", r#","pid":7"#),
-            (What::Exec { pid: Some(8) }, "exec", r#","pid":8"#),
-            (What::Exec { pid: None }, "exec", ""),
+            (What::Exec { pid: 8 }, "exec", r#","pid":8"#),
             (What::Oom { count: 2 }, "oom", r#","count":2"#),
             (What::OomKill { count: 1 }, "oom_kill", r#","count":1"#),
             (What::Frozen, "frozen", ""),

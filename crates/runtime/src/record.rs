@@ -294,6 +294,14 @@ impl Directory {
             .map_err(self.failed(name))
     }
 
+    /// Keep a fact that its name says all of: whoever watches the directory hears it with the name, even if the file is
+    /// gone again by then.
+    pub(crate) fn note(&self, name: &str) -> Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        let made = options.write(true).create(true).truncate(false).mode(0o600).open(self.member(name));
+        made.map(drop).map_err(|error| Error::io(format!("write {}", self.path.join(name).display()), &error))
+    }
+
     /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood, [`Code::NotFound`]
     /// when the directory was removed meanwhile.
     pub(crate) fn read(&self) -> Result<Option<Record>> {
@@ -351,14 +359,6 @@ impl Locked {
         let text = serde_json::to_vec(record)
             .map_err(|error| Error::new(Code::System, format!("encode the record: {error}")))?;
         self.replace(RECORD, &text)
-    }
-
-    /// Keep a fact that its name says all of: whoever watches the directory hears it with the name, even if the file is
-    /// gone again by then.
-    pub(crate) fn note(&self, name: &str) -> Result<()> {
-        let mut options = std::fs::OpenOptions::new();
-        let made = options.write(true).create(true).truncate(false).mode(0o600).open(self.member(name));
-        made.map(drop).map_err(|error| Error::io(format!("write {}", self.path.join(name).display()), &error))
     }
 
     /// Keep the config that the container was made from: what happens to the bundle later is of no concern.
