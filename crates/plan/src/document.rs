@@ -161,6 +161,9 @@ struct Scan {
     path: Vec<Segment>,
     check: Check,
     repairs: Vec<Repair>,
+    /// linux.seccomp has rules, and a default action that is not empty.
+    seccomp_rules: bool,
+    seccomp_action: bool,
     /// Stop here: [`locate`] wants the position of this place.
     target: Option<String>,
 }
@@ -179,11 +182,17 @@ impl Scan {
         }
         let is = |at: usize, name: &str| matches!(self.path.get(at), Some(Segment::Key(key)) if key == name);
         if is(1, "seccomp") && is(0, "linux") {
+            if is(2, "defaultAction") {
+                self.seccomp_action = !text.is_empty();
+                if text.is_empty() {
+                    return;
+                }
+            }
             // All of them, where the types would stop at the first one. Most of the strings are names of syscalls.
             if !is(4, "names")
                 && let Some(rule) = seccomp::unknown_name(&self.shape(), text)
             {
-                self.violation(format!("{rule} (got {})", shown(text)));
+                self.violation(crate::check::refusal(rule, text));
             }
             return;
         }
@@ -208,6 +217,19 @@ impl Scan {
             _ => return,
         };
         self.repairs.push(Repair { path: self.path.clone(), change });
+    }
+
+    /// runc's types have no other word for "no profile", and write it so (runc libcontainer/specconv, SetupSeccomp).
+    fn seccomp_without_action(&mut self) {
+        if self.seccomp_rules {
+            self.path.push(Segment::Key("defaultAction".into()));
+            self.violation("is missing: there are rules, but nothing for all other calls".to_string());
+            self.path.pop();
+        } else {
+            let place = path_text(&self.path);
+            self.check.warn(place, "has neither a defaultAction nor a rule: no filter");
+            self.repairs.push(Repair { path: self.path.clone(), change: Change::Remove });
+        }
     }
 
     fn number(&mut self, number: u64) {
@@ -329,6 +351,9 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys: BTreeSet<Cow<'de, str>> = BTreeSet::new();
+        if self.scan.path.len() == 4 && self.scan.shape() == ["linux", "seccomp", "syscalls", "[]"] {
+            self.scan.seccomp_rules = true;
+        }
         let (pids, huge_pages) = match self.scan.path.len() {
             3 => (self.scan.shape() == ["linux", "resources", "pids"], false),
             4 => (false, self.scan.shape() == ["linux", "resources", "hugepageLimits", "[]"]),
@@ -348,6 +373,9 @@ impl<'de> Visitor<'de> for Node<'_> {
         // The types read an absent limit as 0, which would let no process live, and no huge page.
         if pids && !keys.contains("limit") {
             self.scan.repairs.push(Repair { path: self.scan.path.clone(), change: Change::Remove });
+        }
+        if self.scan.shape() == ["linux", "seccomp"] && !self.scan.seccomp_action {
+            self.scan.seccomp_without_action();
         }
         if huge_pages && !keys.contains("limit") {
             self.scan.violation("needs a limit".to_string());

@@ -234,9 +234,10 @@ fn execve(profile: &Profile, check: &mut Check) {
 
 /// Is clone(2) certain to pass, as init makes its copy for exec? Only its first argument is known before.
 fn allows_fork(profile: &Profile) -> bool {
-    const CLONE_PARENT_AND_PIDFD: u64 = 0x8000 | 0x1000;
+    /// CLONE_CHILD_SETTID, CLONE_PARENT, CLONE_PIDFD.
+    const FLAGS: u64 = 0x0100_0000 | 0x8000 | 0x1000;
     let passes = |action: Action| matches!(action, Action::Allow | Action::Log);
-    let may_apply = |condition: &Condition| condition.index != 0 || holds(condition, CLONE_PARENT_AND_PIDFD);
+    let may_apply = |condition: &Condition| condition.index != 0 || holds(condition, FLAGS);
     let rules = profile.rules.iter().filter(|rule| rule.names.iter().any(|name| name == "clone"));
     let rules: Vec<&Rule> = rules.filter(|rule| rule.conditions.iter().all(may_apply)).collect();
     let certain = rules.iter().any(|rule| rule.conditions.iter().all(|condition| condition.index == 0));

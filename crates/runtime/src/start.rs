@@ -10,15 +10,18 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::create::poststart;
 use crate::error::{Code, Error, Result};
+use crate::foreground::Signals;
 use crate::launch::died_how;
 use crate::messages::{self, Started};
 use crate::record::{Directory, Process};
 use crate::status::{self, Status, Waiting};
-use crate::step::Named;
+use crate::step::{self, Named};
 use crate::{Id, Runtime};
 
 /// How long a process that failed to execute may take to end, in milliseconds.
 const EXIT_PATIENCE: i32 = 5000;
+const GOES_ON: &str = "its process goes on to its command as soon as a hook, or an agent of linux.seccomp, lets it: \
+                       `delete --force` ends it";
 
 impl Runtime {
     /// Start a created container. Succeeds only when its command was executed; a failure of execve(2) is an error
@@ -45,7 +48,9 @@ impl Runtime {
             }
         };
         let process = record.process.unwrap_or(Process { pid: 0, start_time: 0 });
-        execute(&init, &process, &pidfd, &record.late_steps, Some(&record.cgroup.open()))?;
+        let signals = self.signals(false)?;
+        let group = record.cgroup.open();
+        execute(&init, &process, &pidfd, &record.late_steps, Some(&group), signals.as_ref())?;
         // A convenience for whoever looks: nobody listens on it any more.
         match std::fs::remove_file(directory.member(crate::record::START_SOCKET)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -53,7 +58,7 @@ impl Runtime {
             }
             _ => {}
         }
-        poststart(&record).inspect_err(|_| {
+        poststart(&record, signals.as_ref()).inspect_err(|_| {
             // The specification has the container stopped then; the hook's error is what the caller hears.
             crate::create::signal(pidfd.as_fd(), libc::SIGKILL).ok(); // see above
         })
@@ -67,6 +72,7 @@ pub(crate) fn execute(
     pidfd: &OwnedFd,
     late_steps: &[Named],
     cgroup: Option<&Cgroup>,
+    signals: Option<&Signals>,
 ) -> Result<()> {
     fcntl(init, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|errno| Error::system("prepare the start socket", errno))?;
@@ -75,9 +81,16 @@ pub(crate) fn execute(
         return Err(died_how("it is gone", cgroup));
     }
     messages::send(init.as_fd(), MessageKind::Start)?;
-    let error = match messages::await_execve(init.as_fd(), None, late_steps, None) {
+    let error = match messages::await_execve(init.as_fd(), None, late_steps, signals) {
         Ok(Started::Yes) if status::executed(process.pid, pidfd.as_raw_fd())? => return Ok(()),
-        Ok(Started::Yes | Started::Died) => died_how("killed", cgroup),
+        Ok(Started::Yes | Started::Died) => match died_how("killed", cgroup) {
+            error @ Error { hint: None, .. } if late_steps.iter().any(|step| step.filtered) => {
+                error.hint(step::FILTERED)
+            }
+            error => error,
+        },
+        // It has heard Start, and goes on.
+        Err(error) if error.code == Code::Interrupted => return Err(error.hint(GOES_ON)),
         Err(error) => error,
     };
     // Its last word is said; whoever looks after us must find it stopped.
