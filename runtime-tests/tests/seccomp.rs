@@ -934,3 +934,91 @@ fn exec_has_an_agent_too() {
         }
     });
 }
+
+/// A cgroup in every hierarchy that is an ordinary user's, with one in it for the user's own processes; gone with the
+/// value.
+struct Delegated {
+    directories: Vec<std::path::PathBuf>,
+}
+
+impl Delegated {
+    fn make(name: &str, user: u32) -> Self {
+        let root = std::path::PathBuf::from("/sys/fs/cgroup");
+        let is_hierarchy = |at: &std::path::PathBuf| at.join("cgroup.procs").exists() && !at.is_symlink();
+        let directories: Vec<_> = if is_hierarchy(&root) {
+            vec![root]
+        } else {
+            fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(is_hierarchy).collect()
+        };
+        let delegated = Delegated { directories: directories.iter().map(|at| at.join(name)).collect() };
+        for directory in &delegated.directories {
+            for at in [directory.clone(), directory.join("own")] {
+                fs::create_dir(&at).unwrap();
+                // An empty cpuset takes no process.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    if let Ok(all) = fs::read(at.parent().unwrap().join(file)) {
+                        fs::write(at.join(file), all).ok(); // cgroup2 has all without a word
+                    }
+                }
+                for at in [at.clone()]
+                    .into_iter()
+                    .chain(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()))
+                {
+                    std::os::unix::fs::chown(at, Some(user), Some(user)).unwrap();
+                }
+            }
+        }
+        delegated
+    }
+
+    /// A shell script that enters it, and becomes the user for the rest of the command line.
+    fn enter(&self, user: u32) -> String {
+        let enter = |at: &std::path::PathBuf| format!("echo $$ > {}/own/cgroup.procs; ", at.display());
+        let entered: String = self.directories.iter().map(enter).collect();
+        format!(
+            "set -e; {entered} exec setpriv --reuid {user} --regid {user} --clear-groups --inh-caps=-all \"$@\""
+        )
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for directory in &self.directories {
+            for at in [directory.join("own"), directory.clone()] {
+                fs::remove_dir(&at).unwrap_or_else(|error| eprintln!("{}: {error}", at.display()));
+            }
+        }
+    }
+}
+
+/// The listener of a process in one's own user namespace can be taken without a privilege.
+#[test]
+fn an_ordinary_user_has_an_agent() {
+    run_case(any(), |t| {
+        const USER: u32 = 1000;
+        let delegated = Delegated::make(&t.tag, USER);
+        for no_new_privs in [true, false] {
+            let (mut b, console) = notifying(t, &[], usize::from(no_new_privs));
+            b.without_namespace("network").namespace("user", "").unmount("/sys").unmount("/dev/pts");
+            let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+            b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+            b.set("/linux/cgroupsPath", json!(format!("/{}/c", t.tag)));
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            b.write();
+            let state = t.scratch("users-state");
+            let own = |at: &std::path::Path| std::os::unix::fs::chown(at, Some(USER), Some(USER)).unwrap();
+            [&state, &b.dir, &b.rootfs(), &console.path].into_iter().for_each(|at| own(at));
+            let (state, dir) = (state.to_str().unwrap(), b.dir.to_str().unwrap());
+            let run = t.bare(&["--root", state, "run", "--bundle", dir, &t.id()]);
+            let run = run.wrap(&["sh", "-c", &delegated.enter(USER), "sh"]).spawn();
+            let mut received = console.receive();
+            let agent = Agent::answer(received.fds.remove(0), &t.dir.join("seen"));
+            let out = run.wait();
+            drop(agent);
+            assert!(
+                out.ok().starts_with("mkdir: can't create directory '/tmp/d': Permission denied"),
+                "{out}"
+            );
+        }
+    });
+}
