@@ -87,6 +87,11 @@ impl Cgroups {
         self.directories.get("").unwrap_or_else(|| panic!("no cgroup2: {self:?}"))
     }
 
+    /// The directory in each hierarchy; some are no container's own.
+    pub fn all(&self) -> impl Iterator<Item = &Path> {
+        self.directories.values().map(PathBuf::as_path)
+    }
+
     /// A file of the container's directory, trimmed.
     #[track_caller]
     pub fn value(&self, controller: &str, file: &str) -> String {

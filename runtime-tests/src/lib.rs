@@ -19,5 +19,5 @@ pub use container::Container;
 pub use host::Host;
 pub use loop_device::LoopDevice;
 pub use receive::{Console, Received};
-pub use runtime::{Invocation, Out};
+pub use runtime::{Invocation, Out, Running};
 pub use serde_json::{Value, json};

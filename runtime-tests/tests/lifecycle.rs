@@ -572,11 +572,11 @@ fn same_id_created_by_many_at_once() {
 }
 
 #[test]
-fn many_containers_share_a_root_file_system() {
+fn f47_many_containers_share_a_root_file_system() {
     run_case(any(), |t| {
         let mut b = t.bundle();
         b.sh("exit 6");
-        let runs: Vec<_> = (0..8)
+        let runs: Vec<_> = (0..20)
             .map(|i| {
                 let mut own = b.clone();
                 own.dir = t.scratch(&format!("own-{i}"));

@@ -4,6 +4,7 @@
 //! Never kills or removes anything outside the directories of its [`Location`], and never moves a process out
 //! of them. Reads and writes go through descriptors of those directories ([`crate::tree`]).
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +22,7 @@ use nix::unistd::fchownat;
 use crate::error::Error;
 use crate::limits;
 use crate::location::{Directory, Location, split};
-use crate::tree::{self, Visit};
+use crate::tree;
 use crate::{host, location};
 
 /// A container's cgroup in all hierarchies. Directories are opened when they are first needed.
@@ -49,6 +50,8 @@ pub enum Ownership {
 /// The attribute that holds [`Location::mark`]: of a kind that nobody in a user namespace can set, and one for
 /// callers who cannot either.
 const MARKS: [&CStr; 2] = [c"trusted.coracle.container", c"user.coracle.container"];
+/// Processes that a signal is sent to are held by descriptors, of which a caller may have few.
+const HELD_AT_ONCE: usize = 64;
 /// Ends the mark of a directory that was there before the first container in it, and stays after the last.
 const KEPT: &str = " kept";
 
@@ -247,7 +250,7 @@ impl Cgroup {
 
     /// Kills all processes in it and its sub-cgroups, also frozen ones. Does not wait: see
     /// [`Cgroup::wait_empty`]. On a v1-only host this signals by pidfd until none is left, at most for five
-    /// seconds.
+    /// seconds: [`Error::Busy`] when new ones still come then.
     pub fn kill(&self) -> Result<(), Error> {
         match self.unified() {
             Some(tree) => {
@@ -262,77 +265,79 @@ impl Cgroup {
     fn kill_v1(&self) -> Result<(), Error> {
         let end = Instant::now() + Duration::from_secs(5);
         let mut pause = Pause::new();
+        let mut reached = BTreeSet::new();
         loop {
+            let before = reached.len();
+            self.signal_new(libc::SIGKILL, &mut reached, &|| self.pids())?;
+            self.thaw_v1()?;
             let pids = self.pids()?;
             if pids.is_empty() {
                 return Ok(());
             }
-            // Held first, then listed once more: a number that is still there means the process that is held.
-            let held: Vec<(i32, coracle_sys::Fd)> = pids
-                .iter()
-                .filter_map(|pid| Some((*pid, coracle_sys::process::pidfd_open(*pid).ok()?)))
-                .collect();
-            let still = self.pids()?;
-            for (pid, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
-                match coracle_sys::process::pidfd_send_signal(process.number(), libc::SIGKILL) {
-                    Ok(()) | Err(coracle_sys::Errno(libc::ESRCH)) => {}
-                    Err(errno) => {
-                        let what = format!("kill process {pid} of cgroup");
-                        return Err(Error::io(what, self.path(), Errno::from_raw(errno.0)));
-                    }
-                }
-            }
-            self.thaw_v1()?;
             if Instant::now() >= end {
-                return Err(Error::Busy { path: self.path(), pids });
+                // Those that were there before have their signal, and cannot die now.
+                let path = self.path();
+                return if reached.len() > before { Err(Error::Busy { path, pids }) } else { Ok(()) };
             }
             pause.take(end);
         }
     }
 
-    /// It, or one above it, is frozen or being frozen.
-    pub fn is_frozen(&self) -> Result<bool, Error> {
-        match self.unified() {
-            Some(tree) => {
-                let asked = tree.read_if_there("cgroup.freeze")?;
-                if asked.is_some_and(|text| text.trim() == "1") {
-                    return Ok(true);
-                }
-                let events = tree.read_if_there("cgroup.events")?.unwrap_or_default();
-                Ok(tree::keyed(&events, "frozen") == Some(1))
-            }
-            None => match self.trees.iter().find(|tree| tree.has("freezer")) {
-                Some(tree) => {
-                    Ok(tree.read_if_there("freezer.state")?.is_some_and(|state| state.trim() != "THAWED"))
-                }
-                None => Ok(false),
-            },
-        }
+    /// Sends a signal to all processes in it and its sub-cgroups; returns those that it was sent to. One that is born
+    /// meanwhile may be left out.
+    pub fn signal(&self, number: i32) -> Result<BTreeSet<i32>, Error> {
+        let mut reached = BTreeSet::new();
+        self.signal_new(number, &mut reached, &|| self.pids())?;
+        Ok(reached)
     }
 
-    /// Lets a frozen container run again.
-    pub fn thaw(&self) -> Result<(), Error> {
-        if let Some(tree) = self.unified() {
-            tree.write_if_there("cgroup.freeze", "0")?;
-        }
+    /// SIGKILL for what is in its directory of one hierarchy alone: [`Cgroup::kill`] goes by the first one, which a
+    /// process may have left.
+    pub fn kill_strays(&self) -> Result<(), Error> {
+        let list = || {
+            let mut pids = Vec::new();
+            for tree in &self.trees {
+                pids.extend(tree.pids()?.into_iter().filter(|pid| *pid > 0));
+            }
+            pids.sort_unstable();
+            pids.dedup();
+            Ok(pids)
+        };
+        self.signal_new(libc::SIGKILL, &mut BTreeSet::new(), &list)?;
         self.thaw_v1()
     }
 
-    /// The sub-cgroups too: a container that may write to the freezer can have frozen them on their own.
-    fn thaw_v1(&self) -> Result<(), Error> {
-        let Some(tree) = self.trees.iter().find(|tree| tree.has("freezer")) else { return Ok(()) };
-        let Some(group) = tree.group()? else { return Ok(()) };
-        let thawed = tree::walk(group, &mut |visit| match visit {
-            Visit::Enter(group) => match tree::write(group, "freezer.state", "THAWED") {
-                Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-                Err(errno) => Err(errno),
-            },
-            Visit::Leave(..) => Ok(()),
-        });
-        match thawed {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-            Err(errno) => Err(Error::io("thaw cgroup", &tree.directory.path, errno)),
+    /// To those in the (ascending) list that are not in `reached`, and adds them.
+    fn signal_new(
+        &self,
+        number: i32,
+        reached: &mut BTreeSet<i32>,
+        list: &dyn Fn() -> Result<Vec<i32>, Error>,
+    ) -> Result<(), Error> {
+        let new: Vec<i32> = list()?.into_iter().filter(|pid| !reached.contains(pid)).collect();
+        let failed = |pid: &i32, coracle_sys::Errno(errno)| {
+            Error::io(format!("signal process {pid} of cgroup"), self.path(), Errno::from_raw(errno))
+        };
+        for some in new.chunks(HELD_AT_ONCE) {
+            // Held first, then listed once more: a number that is still there means the process that is held.
+            let mut held = Vec::with_capacity(some.len());
+            for pid in some {
+                match coracle_sys::process::pidfd_open(*pid) {
+                    Ok(process) => held.push((*pid, process)),
+                    Err(coracle_sys::Errno(libc::ESRCH | libc::EINVAL)) => {}
+                    Err(errno) => return Err(failed(pid, errno)),
+                }
+            }
+            let still = list()?;
+            for (pid, process) in held.iter().filter(|(pid, _)| still.binary_search(pid).is_ok()) {
+                match coracle_sys::process::pidfd_send_signal(process.number(), number) {
+                    Ok(()) => drop(reached.insert(*pid)),
+                    Err(coracle_sys::Errno(libc::ESRCH)) => {}
+                    Err(errno) => return Err(failed(pid, errno)),
+                }
+            }
         }
+        Ok(())
     }
 
     /// A process is in it or in a sub-cgroup. False when the directory is missing.
@@ -386,6 +391,17 @@ impl Cgroup {
         result
     }
 
+    /// The container's directories in hierarchies that are not mounted (any more) where they were: nothing can be done
+    /// to them, and [`Cgroup::remove`] passes them over. Ask after it.
+    pub fn unmounted(&self) -> Vec<&Path> {
+        let out_of_sight = |tree: &&Tree| {
+            let Directory { mount_point, .. } = &tree.directory;
+            tree.parent.get().is_none()
+                && !matches!(tree::open_mount(mount_point, tree.unified()), Ok(Some(_)))
+        };
+        self.trees.iter().filter(out_of_sight).map(|tree| tree.directory.path.as_path()).collect()
+    }
+
     fn remove_parent(&self, path: &Path) -> Result<(), Error> {
         let below = self.trees.iter().filter_map(|tree| {
             let mount = &tree.directory.mount_point;
@@ -393,9 +409,7 @@ impl Cgroup {
         });
         let nearest = below.max_by_key(|(tree, _, _)| tree.directory.mount_point.components().count());
         let Some((tree, parent, name)) = nearest else { return Ok(()) };
-        let Some(mount) = tree::open_mount(&tree.directory.mount_point, tree.unified())? else {
-            return Ok(());
-        };
+        let Some(mount) = tree.mount()? else { return Ok(()) };
         let removed = tree::open_parent(mount.as_fd(), parent)
             .and_then(|parent| tree::rmdir(parent.as_fd(), &c_name(name.as_bytes())?));
         match removed {
@@ -449,7 +463,7 @@ impl Cgroup {
         self.trees.iter().find(|tree| tree.has(controller)).or(self.unified())
     }
 
-    fn unified(&self) -> Option<&Tree> {
+    pub(crate) fn unified(&self) -> Option<&Tree> {
         self.trees.iter().find(|tree| tree.unified())
     }
 
@@ -478,14 +492,20 @@ impl Tree {
         Ok((parent, c_name(name.as_bytes()).map_err(|_| broken())?))
     }
 
+    /// The hierarchy's mount point; None when it is not one (any more).
+    fn mount(&self) -> Result<Option<OwnedFd>, Error> {
+        match tree::open_mount(&self.directory.mount_point, self.unified()) {
+            Err(Error::Io { errno: Errno::ENODEV, .. }) => Ok(None),
+            other => other,
+        }
+    }
+
     /// The directory above; None when it is missing.
     fn parent(&self) -> Result<Option<BorrowedFd<'_>>, Error> {
         if let Some(parent) = self.parent.get() {
             return Ok(Some(parent.as_fd()));
         }
-        let Some(mount) = tree::open_mount(&self.directory.mount_point, self.unified())? else {
-            return Ok(None);
-        };
+        let Some(mount) = self.mount()? else { return Ok(None) };
         let above = self.names()?.0;
         let parent = match above.as_os_str().is_empty() {
             true => Ok(mount),
@@ -520,7 +540,7 @@ impl Tree {
             .map_err(|errno| Error::io(format!("move process {pid} to cgroup"), &self.directory.path, errno))
     }
 
-    fn pids(&self) -> Result<Vec<i32>, Error> {
+    pub(crate) fn pids(&self) -> Result<Vec<i32>, Error> {
         let Some(group) = self.group()? else { return Ok(Vec::new()) };
         match tree::pids(group) {
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
@@ -542,7 +562,7 @@ impl Tree {
     }
 
     /// A cgroup that is gone needs no write.
-    fn write_if_there(&self, file: &str, value: &str) -> Result<(), Error> {
+    pub(crate) fn write_if_there(&self, file: &str, value: &str) -> Result<(), Error> {
         let Some(group) = self.group()? else { return Ok(()) };
         match tree::write(group, file, value) {
             // A removed cgroup's descriptor finds no file either: ask by name whether it is the group that is
@@ -565,6 +585,12 @@ impl Tree {
 
     /// True once `cgroup.events` says `populated 0` (or the cgroup is gone), false at `end`. cgroup2 only.
     fn wait_unpopulated(&self, end: Instant) -> Result<bool, Error> {
+        self.wait_event(end, &|events| tree::keyed(events, "populated") != Some(1))
+    }
+
+    /// True once `cgroup.events` is as `wanted` (or the cgroup is gone), false at `end`. The kernel wakes us; cgroup2
+    /// only.
+    pub(crate) fn wait_event(&self, end: Instant, wanted: &dyn Fn(&str) -> bool) -> Result<bool, Error> {
         let Some(group) = self.group()? else { return Ok(true) };
         let failed = |errno| Error::io("read", self.directory.path.join("cgroup.events"), errno);
         let events = match tree::open_file(group, "cgroup.events", OFlag::O_RDONLY) {
@@ -576,7 +602,7 @@ impl Tree {
             // The read also arms the poll: the kernel reports changes since the last read of this
             // description.
             match tree::read_open(events.as_fd()) {
-                Ok(text) if tree::keyed(&text, "populated") == Some(1) => {}
+                Ok(text) if !wanted(&text) => {}
                 Ok(_) | Err(Errno::ENODEV) => return Ok(true),
                 Err(errno) => return Err(failed(errno)),
             }
@@ -799,14 +825,14 @@ fn remove_directory(tree: &Tree, adopted: bool, end: Instant) -> Result<(), Erro
 }
 
 /// Growing pauses where the kernel has no event to wait for.
-struct Pause(Duration);
+pub(crate) struct Pause(Duration);
 
 impl Pause {
-    fn new() -> Pause {
+    pub(crate) fn new() -> Pause {
         Pause(Duration::from_micros(200))
     }
 
-    fn take(&mut self, end: Instant) {
+    pub(crate) fn take(&mut self, end: Instant) {
         std::thread::sleep(self.0.min(end.saturating_duration_since(Instant::now())));
         self.0 = (self.0 * 2).min(Duration::from_millis(20));
     }

@@ -52,6 +52,54 @@ pub(crate) fn apply(trees: &[Tree], rules: &[DeviceRule], optional: bool) -> Res
     }
 }
 
+/// What a cgroup permitted before an update.
+#[derive(Debug)]
+pub(crate) enum Before {
+    /// No rules were given, or there were none of ours.
+    Nothing,
+    /// v1 shows nothing of what it denies out of everything.
+    Unknown,
+    Program(Fd),
+    List(List),
+}
+
+/// What [`restore`] brings back, if `rules` are to be applied.
+pub(crate) fn before(trees: &[Tree], rules: &[DeviceRule]) -> Result<Before, Error> {
+    if rules.is_empty() {
+        return Ok(Before::Nothing);
+    }
+    if let Some(tree) = trees.iter().find(|tree| tree.has("devices")) {
+        let text = tree.read_if_there("devices.list")?;
+        return Ok(match text.map(|text| List::parse(&text)) {
+            None => Before::Nothing,
+            Some(list) if list.allow_all => Before::Unknown,
+            Some(list) => Before::List(list),
+        });
+    }
+    let group = match trees.iter().find(|tree| tree.unified()) {
+        Some(tree) => tree.group()?,
+        None => None,
+    };
+    // Whoever may not look has none to bring back; whether that is an error, applying the rules tells.
+    let program = group.and_then(|group| ours(group.as_raw_fd()).ok()?.into_iter().next());
+    Ok(program.map_or(Before::Nothing, Before::Program))
+}
+
+pub(crate) fn restore(trees: &[Tree], before: &Before) -> Result<(), Error> {
+    match before {
+        Before::Nothing => Ok(()),
+        Before::Unknown => limit("cgroup v1 does not tell what they were".to_string()),
+        Before::Program(program) => match trees.iter().find(|tree| tree.unified()) {
+            Some(tree) => attach(tree.existing()?.as_raw_fd(), program, &tree.directory.path),
+            None => Ok(()),
+        },
+        Before::List(list) => match trees.iter().find(|tree| tree.has("devices")) {
+            Some(tree) => change(tree, list, false),
+            None => Ok(()),
+        },
+    }
+}
+
 /// Our program on the cgroup2 directory, in the place of an older one of ours. Those of others (systemd's) stay: an
 /// access needs the consent of all.
 fn filter(tree: &Tree, rules: &[DeviceRule]) -> Result<(), Error> {
@@ -137,7 +185,7 @@ fn supported() -> bool {
 /// that has all of its letters where nothing is permitted otherwise, and is refused by one letter where all is
 /// (kernel security/device_cgroup.c).
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct List {
+pub(crate) struct List {
     allow_all: bool,
     exceptions: BTreeMap<(Kind, Numbers), u8>,
 }
@@ -150,18 +198,22 @@ enum Kind {
 
 /// Changes the exceptions of a v1 cgroup from what `devices.list` says to what the rules mean.
 fn exceptions(tree: &Tree, rules: &[DeviceRule], optional: bool) -> Result<(), Error> {
-    let group = tree.existing()?;
-    let path = &tree.directory.path;
     let wanted = List::of_rules(rules)?;
     if wanted.exceptions.len() > MAX_EXCEPTIONS {
         return limit(format!("more than {MAX_EXCEPTIONS} exceptions of cgroup v1 are needed"));
     }
+    change(tree, &wanted, optional)
+}
+
+fn change(tree: &Tree, wanted: &List, optional: bool) -> Result<(), Error> {
+    let group = tree.existing()?;
+    let path = &tree.directory.path;
     let read = |what: &str| {
         let text = tree::read(group, "devices.list");
         text.map(|text| List::parse(&text)).map_err(|errno| Error::io(what, path.join("devices.list"), errno))
     };
     let now = read("read")?;
-    for (at, (file, line)) in now.changes_to(&wanted).into_iter().enumerate() {
+    for (at, (file, line)) in now.changes_to(wanted).into_iter().enumerate() {
         // Nothing is denied from the moment of this write to those of the denials, and the kernel does not tell
         // which of these an earlier list has made: fine for a new container, not below one that runs.
         if (file, line.as_str()) == (ALLOW, EVERYTHING) && !wanted.exceptions.is_empty() {

@@ -52,7 +52,8 @@ impl Cgroup {
         let mounts = host::parse_mountinfo(&host::read("/proc/self/mountinfo")?);
         for (index, tree) in self.trees.iter().enumerate().filter(|(_, tree)| !tree.unified()) {
             let group = tree.existing()?;
-            let back = if too_small(tree)? { None } else { way_back(tree, &own, &mounts) };
+            let kept_out = too_small(tree)? || frozen(tree)?;
+            let back = if kept_out { None } else { way_back(tree, &own, &mounts) };
             let inside = tree::open_file(group, "tasks", OFlag::O_WRONLY);
             match (back, inside) {
                 (Some(back), Ok(inside)) if tree::write_open(inside.as_fd(), "0").is_ok() => {
@@ -77,6 +78,12 @@ fn too_small(tree: &Tree) -> Result<bool, Error> {
         return Ok(true);
     }
     Ok(tree.has("memory") && value("memory.limit_in_bytes")?.is_some_and(|limit| limit < SMALL_MEMORY))
+}
+
+/// The v1 freezer would hold the calling thread, and let no signal end it.
+fn frozen(tree: &Tree) -> Result<bool, Error> {
+    Ok(tree.has("freezer")
+        && tree.read_if_there("freezer.state")?.is_some_and(|state| state.trim() != "THAWED"))
 }
 
 /// The `tasks` file of the cgroup in which the calling thread is now; None when the mount does not show it.

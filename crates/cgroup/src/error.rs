@@ -21,6 +21,12 @@ pub enum Error {
     /// The directory was there before, and frozen: the container would never run.
     #[error("cgroup {} is frozen, or one above it", .path.display())]
     Frozen { path: PathBuf },
+    /// The caller would freeze itself, and nobody would be left to thaw it.
+    #[error("cgroup {} cannot be frozen from inside: the caller is in it", .path.display())]
+    Inside { path: PathBuf },
+    /// After the deadline some processes still run, or sleep where the kernel cannot stop them. It was thawed again.
+    #[error("cgroup {} does not freeze{}", .path.display(), List(.pids))]
+    Unfrozen { path: PathBuf, pids: Vec<i32> },
     /// Processes are left after the deadline, or a cgroup cannot be removed although none shows.
     #[error("cgroup {} is still in use{}: device or resource busy", .path.display(), List(.pids))]
     Busy { path: PathBuf, pids: Vec<i32> },
@@ -30,6 +36,9 @@ pub enum Error {
     /// A limit contradicts another one, or the kernel keeps another value than was written.
     #[error("{limit}: {rule}")]
     Limit { limit: String, rule: String },
+    /// More memory is in use than the new limit, and it cannot be reclaimed. Bytes.
+    #[error("{limit}: {asked} is refused: {used} bytes are in use, and not enough of them can be reclaimed")]
+    InUse { limit: String, asked: i64, used: i64 },
     /// systemd refuses, fails, or does not answer. `why` may hold its own words, made safe to print.
     #[error("systemd: {what}: {why}")]
     Systemd { what: String, why: String },
@@ -79,6 +88,8 @@ mod tests {
         );
         let busy = Error::Busy { path: "/c".into(), pids: vec![] };
         assert_eq!(busy.to_string(), "cgroup /c is still in use: device or resource busy");
+        let stuck = Error::Unfrozen { path: "/c".into(), pids: vec![7] };
+        assert_eq!(stuck.to_string(), "cgroup /c does not freeze (process 7)");
         let path = Error::Path { path: "a\nb".into(), rule: "must not hold a line break".into() };
         assert_eq!(path.to_string(), r#"cgroups path "a\nb": must not hold a line break"#);
         let missing = Error::Controller {

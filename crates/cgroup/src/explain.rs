@@ -81,6 +81,9 @@ fn page_sizes(group: BorrowedFd<'_>) -> Option<String> {
 /// The kernel refused the value.
 pub(crate) fn refused(tree: &Tree, write: &Write, errno: Errno) -> Error {
     let path = &tree.directory.path;
+    if let (Some((used, asked)), Errno::EBUSY) = (in_use(tree, write), errno) {
+        return Error::InUse { limit: write.limit.to_string(), asked, used };
+    }
     let rule = tree.group().ok().flatten().and_then(|group| reason(tree, group, write, errno));
     match rule {
         Some(rule) => Error::Limit { limit: write.limit.to_string(), rule },
@@ -88,6 +91,17 @@ pub(crate) fn refused(tree: &Tree, write: &Write, errno: Errno) -> Error {
             Error::io(format!("set {} to {:?} in", write.limit, write.value), path.join(&*write.file), errno)
         }
     }
+}
+
+/// Bytes in use, and those that a memory limit of v1 was to be.
+fn in_use(tree: &Tree, write: &Write) -> Option<(i64, i64)> {
+    let usage = match &*write.file {
+        "memory.limit_in_bytes" => "memory.usage_in_bytes",
+        "memory.memsw.limit_in_bytes" => "memory.memsw.usage_in_bytes",
+        _ => return None,
+    };
+    let used = tree.read_if_there(usage).ok()??;
+    Some((used.trim().parse().ok()?, write.value.parse().ok()?))
 }
 
 fn reason(tree: &Tree, group: BorrowedFd<'_>, write: &Write, errno: Errno) -> Option<String> {
@@ -136,10 +150,6 @@ fn reason(tree: &Tree, group: BorrowedFd<'_>, write: &Write, errno: Errno) -> Op
         ("memory.memsw.limit_in_bytes", Errno::EINVAL) => {
             let limit = number("memory.limit_in_bytes")?;
             Some(format!("{value} is below the {} of {limit}", convert::MEMORY_LIMIT))
-        }
-        ("memory.limit_in_bytes" | "memory.memsw.limit_in_bytes", Errno::EBUSY) => {
-            let used = number("memory.usage_in_bytes")?;
-            Some(format!("{value} is refused: of the {used} bytes in use not enough can be reclaimed"))
         }
         ("io.bfq.weight" | "blkio.bfq.weight_device", Errno::EOPNOTSUPP) => {
             Some(format!("{value:?} is refused: that device does not use the scheduler bfq"))

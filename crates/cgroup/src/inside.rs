@@ -57,6 +57,14 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Moves a process in, in every hierarchy: where it cannot be born there, since a frozen cgroup2 would hold whoever
+    /// waits for its exec.
+    pub fn move_in(&self, pid: i32) -> Result<(), Error> {
+        self.trees.iter().try_for_each(|tree| tree.attach(pid))
+    }
+}
+
 impl Inside {
     fn means(&self, tree: &Tree) -> bool {
         self.controllers.is_empty()

@@ -13,7 +13,7 @@
 //!      → enter → clone3(CLONE_INTO_CGROUP, clone_fd) → leave(pid)
 //! with systemd, which makes a unit only around a process:
 //! Systemd::connect, control_group → locate → (record) → clone3 → start(pid) → create → settle(pid)
-//! record → open → pids, populated, is_frozen, kill, wait_empty, hint, stats, update, remove
+//! record → open → pids, populated, freeze, is_frozen, resume, kill, wait_empty, hint, stats, update, remove
 //! ```
 //!
 //! `delete` uses the recorded Location and does not locate again: what was there before create (`adopted`,
@@ -56,12 +56,14 @@ mod devices;
 mod enter;
 mod error;
 mod explain;
+mod freezer;
 mod gvariant;
 mod host;
 mod inside;
 mod kept;
 mod limits;
 mod location;
+mod memory;
 pub mod stats;
 mod systemd;
 #[cfg(test)]
@@ -74,6 +76,7 @@ pub use enter::Entered;
 pub use error::Error;
 pub use host::host;
 pub use inside::Inside;
+pub use limits::Changed;
 pub use location::{Directory, Location, Unit, locate};
 pub use stats::{Poll, Stats};
 pub use systemd::{Systemd, path_of};

@@ -4,7 +4,6 @@
 //! Never makes or removes a directory and never converts: values come from [`crate::convert`] and go into files of
 //! the directories that [`crate::Cgroup`] holds open; what decides safety is read back.
 
-use std::fmt::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +14,7 @@ use nix::fcntl::OFlag;
 use crate::cgroup::{Cgroup, Tree};
 use crate::convert::{self, Kept, Missing, Now, Write};
 use crate::error::Error;
-use crate::{devices, explain, kept, tree, v1};
+use crate::{devices, explain, kept, memory, tree, v1};
 
 pub(crate) use crate::v1::prepare;
 
@@ -37,30 +36,51 @@ pub(crate) fn apply(
     parts.iter().try_for_each(|part| part.write_unified(None))
 }
 
+/// What an update has changed, as it was before.
+#[derive(Debug)]
+pub struct Changed {
+    undo: Vec<Undo>,
+    devices: devices::Before,
+}
+
 impl Cgroup {
     /// Changes the limits of a container that exists; what `resources` does not give stays as it is. All or nothing:
-    /// after a failure the old values are written back, and the error says so where that failed too (device rules
-    /// come last, and are not written back). With `check_before_update`, a memory limit that is not above the present
-    /// use is [`Error::Limit`].
+    /// after a failure the old values are written back, and the error says so where that failed too. What comes back is
+    /// for [`Cgroup::undo`], if something else fails that belongs to the update. With `check_before_update`, a memory
+    /// limit that is not above the present use is [`Error::Limit`].
     ///
-    /// A swap limit without a memory limit goes by the one that is there, and a cpu period without a quota likewise.
-    pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+    /// No process is killed for want of memory: a limit below what is in use and cannot be reclaimed is
+    /// [`Error::InUse`]. A swap limit without a memory limit goes by the one that is there, and a cpu period without a
+    /// quota likewise.
+    pub fn update(&self, resources: &Resources) -> Result<Changed, Error> {
         let now = self.now(resources)?;
         convert::check(resources, &now)?;
         if resources.check_before_update {
             self.refuse_less_than_used(resources)?;
         }
-        let mut undo = Vec::new();
         let parts = parts(&self.trees, resources, &now, &|_| false)?;
+        let mut changed = Changed { undo: Vec::new(), devices: devices::Before::Nothing };
         let mut write_all = || {
-            parts.iter().try_for_each(|part| part.write(Some(&mut undo)))?;
-            parts.iter().try_for_each(|part| part.write_unified(Some(&mut undo)))?;
-            devices::apply(&self.trees, &resources.devices, resources.devices_optional)
+            parts.iter().try_for_each(|part| part.write(Some(&mut changed.undo)))?;
+            parts.iter().try_for_each(|part| part.write_unified(Some(&mut changed.undo)))?;
+            let before = devices::before(&self.trees, &resources.devices)?;
+            let applied = devices::apply(&self.trees, &resources.devices, resources.devices_optional);
+            // What is not known cannot be half changed either: the first write of such a change is refused.
+            if applied.is_ok() || !matches!(before, devices::Before::Unknown) {
+                changed.devices = before;
+            }
+            applied
         };
         match write_all() {
-            Ok(()) => Ok(()),
-            Err(error) => Err(write_back(undo, error)),
+            Ok(()) => Ok(changed),
+            Err(error) => Err(not_all_back(error, &self.undo(changed))),
         }
+    }
+
+    /// Writes the old values back. What could not be brought back is told.
+    pub fn undo(&self, changed: Changed) -> Vec<Error> {
+        let devices = devices::restore(&self.trees, &changed.devices).err();
+        devices.into_iter().chain(write_back(&self.trees, changed.undo)).collect()
     }
 
     fn now(&self, resources: &Resources) -> Result<Now, Error> {
@@ -149,6 +169,7 @@ fn absent(write: &Write, directory: &Path) -> Error {
 }
 
 /// A file with the lines that make it what it was, in the order of writing.
+#[derive(Debug)]
 struct Undo {
     file: OwnedFd,
     path: PathBuf,
@@ -156,19 +177,30 @@ struct Undo {
 }
 
 /// Newest first, so that values which depend on one another pass through the same pairs again.
-fn write_back(undo: Vec<Undo>, error: Error) -> Error {
-    let mut failed = String::new();
+fn write_back(trees: &[Tree], undo: Vec<Undo>) -> Vec<Error> {
+    let mut failed = Vec::new();
     for Undo { file, path, lines } in undo.into_iter().rev() {
+        let tree = trees.iter().find(|tree| Some(tree.directory.path.as_path()) == path.parent());
         for line in lines {
-            if let Err(errno) = tree::write_open(file.as_fd(), &line) {
-                let again = Error::io(format!("write back {line:?} to"), &path, errno);
-                write!(failed, "; {again}").ok(); // into a String: cannot fail
+            let result = match tree.filter(|tree| memory::is_maximum(tree, &path)) {
+                Some(tree) => memory::set_maximum(tree, file.as_fd(), convert::MEMORY_LIMIT, &line),
+                None => Ok(tree::write_open(file.as_fd(), &line)),
+            };
+            match result {
+                Ok(Ok(())) => {}
+                Ok(Err(errno)) => failed.push(Error::io(format!("write back {line:?} to"), &path, errno)),
+                Err(error) => failed.push(error),
             }
         }
     }
+    failed
+}
+
+fn not_all_back(error: Error, failed: &[Error]) -> Error {
     if failed.is_empty() {
         return error;
     }
+    let failed: String = failed.iter().map(|again| format!("; {again}")).collect();
     let rule = format!("{error}; and the old limits are not all back{failed}");
     Error::Limit { limit: "update of limits".to_string(), rule }
 }
@@ -256,8 +288,13 @@ impl Part<'_> {
                 });
             }
         }
-        let library = if self.tree.unified() { None } else { v1::set(group, &write) };
-        match library.unwrap_or_else(|| tree::write_open(file.as_fd(), &write.value)) {
+        let written = if undo.is_some() && memory::is_maximum(self.tree, &path()) {
+            memory::set_maximum(self.tree, file.as_fd(), &write.limit, &write.value)?
+        } else {
+            let library = if self.tree.unified() { None } else { v1::set(group, &write) };
+            library.unwrap_or_else(|| tree::write_open(file.as_fd(), &write.value))
+        };
+        match written {
             Ok(()) => {}
             Err(Errno::EINVAL) => return Err(Failure::NotNow),
             Err(errno) => return Err(self.refused(&write, errno).into()),
@@ -404,8 +441,10 @@ mod tests {
             lines: vec!["max".to_string()],
         };
         let first = || Error::io("set pids limit to \"x\" in", "/c/pids.max", Errno::EINVAL);
-        assert_eq!(write_back(vec![undo("/c/memory.max", true)], first()), first());
-        let error = write_back(vec![undo("/c/memory.max", true), undo("/c/cpu.max", false)], first());
+        let back = write_back(&[], vec![undo("/c/memory.max", true)]);
+        assert_eq!(not_all_back(first(), &back), first());
+        let both = vec![undo("/c/memory.max", true), undo("/c/cpu.max", false)];
+        let error = not_all_back(first(), &write_back(&[], both));
         assert_eq!(
             error.to_string(),
             "update of limits: set pids limit to \"x\" in /c/pids.max: invalid argument; and the old limits are not all \

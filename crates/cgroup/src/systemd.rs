@@ -198,7 +198,8 @@ impl Systemd {
         Ok(path)
     }
 
-    /// Tells systemd the limits of a unit that runs, until it ends. Members that are absent are left.
+    /// Tells systemd the limits of a unit that runs, until it ends. Members that are absent are left. All or nothing.
+    /// Returns when systemd has written them to the cgroup.
     pub fn set_limits(&mut self, name: &str, resources: &Resources) -> Result<(), Error> {
         let deadline = self.deadline();
         self.update(name, resources, deadline).map_err(|failure| told(format!("update {name}"), failure))
@@ -226,7 +227,9 @@ impl Systemd {
         body.string(name);
         body.u32(1);
         write_properties(&mut body, &properties);
-        self.call(manager("SetUnitProperties", "sba(sv)", body), deadline).map(drop)
+        self.call(manager("SetUnitProperties", "sba(sv)", body), deadline)?;
+        // The answer comes before the files are written, which systemd does before it takes the next message.
+        self.text_property(PATH, MANAGER, "Version", deadline).map(drop)
     }
 
     /// Stops the unit and waits for the job, then forgets that it failed, if it did. A unit that is not loaded

@@ -329,6 +329,11 @@ fn all_but(by: By) {
     assert_eq!(worker.open("w", Path::new("/dev/null")), 0);
     cgroup.update(&resources("")).unwrap();
     assert_eq!(worker.open("r", Path::new("/dev/null")), EPERM);
+    // An update that fails later brings the rules back.
+    let changed = cgroup.update(&resources("allow c 1:3 rwm")).unwrap();
+    assert_eq!(worker.open("r", Path::new("/dev/null")), 0);
+    assert_eq!(cgroup.undo(changed), []);
+    assert_eq!(worker.open("r", Path::new("/dev/null")), EPERM);
 }
 
 #[test]

@@ -245,6 +245,163 @@ fn a_frozen_container_is_killed_and_thawed() {
     cgroup.remove(LONG).unwrap();
 }
 
+/// Forks all the time, in all directories of the container; killed and reaped on drop.
+struct Forking(std::process::Child);
+
+impl Forking {
+    fn inside(cgroup: &Cgroup) -> Forking {
+        let script = "read line; while :; do (:) & wait; done";
+        let mut command = std::process::Command::new("sh");
+        let mut child = command.args(["-c", script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        for directory in cgroup.directories() {
+            std::fs::write(directory.path.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
+        Forking(child)
+    }
+
+    /// CPU time that it and the children it has waited for have used, in clock ticks.
+    fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(4);
+        fields.map(|field| field.parse::<u64>().unwrap()).sum()
+    }
+}
+
+impl Drop for Forking {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// The same host, as if it had v1 alone.
+fn only_v1(place: &mut Place) -> bool {
+    if !v1_has(place, "freezer") {
+        return false;
+    }
+    place.host.unified.clear();
+    place.host.unified_controllers.clear();
+    place.host.mode = CgroupMode::V1;
+    true
+}
+
+fn freezes_and_thaws(place: &Place) {
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    let forking = Forking::inside(&cgroup);
+    for _ in 0..20 {
+        cgroup.freeze(LONG).unwrap();
+        assert!(cgroup.is_frozen().unwrap());
+        let before = forking.ticks();
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(forking.ticks(), before);
+        cgroup.resume(LONG).unwrap();
+        assert!(!cgroup.is_frozen().unwrap());
+    }
+    // It goes on: its time moves, whenever this machine lets it.
+    let before = forking.ticks();
+    let end = std::time::Instant::now() + LONG;
+    while forking.ticks() == before && std::time::Instant::now() < end {
+        std::thread::yield_now();
+    }
+    assert!(forking.ticks() > before);
+    cgroup.freeze(LONG).unwrap();
+    cgroup.kill().unwrap();
+    drop(forking);
+    cgroup.wait_empty(LONG).unwrap();
+    cgroup.remove(LONG).unwrap();
+    let gone = cgroup.location().open().freeze(LONG).unwrap_err().to_string();
+    assert!(gone.ends_with(": no such file or directory"), "{gone}");
+}
+
+#[test]
+fn what_forks_all_the_time_freezes() {
+    let place = Place::new();
+    if root() && unified(&place) {
+        freezes_and_thaws(&place);
+    }
+}
+
+#[test]
+fn what_forks_all_the_time_freezes_on_v1_alone() {
+    let mut place = Place::new();
+    if root() && only_v1(&mut place) {
+        freezes_and_thaws(&place);
+    }
+}
+
+#[test]
+fn what_does_not_freeze_is_named_and_thawed() {
+    let place = Place::new();
+    // A process that v1 holds never comes to where cgroup2 would stop it.
+    if !root() || !unified(&place) || !v1_has(&place, "freezer") {
+        return;
+    }
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    let (held, _free) = (Sleeper::inside(&cgroup), Sleeper::inside(&cgroup));
+    let nested = v1_directory(cgroup.location(), "freezer").join("nested");
+    std::fs::create_dir(&nested).unwrap();
+    held.move_to(&nested);
+    std::fs::write(nested.join("freezer.state"), "FROZEN").unwrap();
+    let error = cgroup.freeze(Duration::from_millis(300)).unwrap_err();
+    let path = cgroup.location().unified.clone().unwrap();
+    assert_eq!(error, Error::Unfrozen { path: path.clone(), pids: vec![held.pid()] });
+    assert_eq!(value(&path, "cgroup.freeze"), "0");
+    assert_eq!(value(&nested, "freezer.state"), "FROZEN");
+    std::fs::write(nested.join("freezer.state"), "THAWED").unwrap();
+    cgroup.freeze(LONG).unwrap();
+}
+
+#[test]
+fn one_that_is_below_a_frozen_one_cannot_be_resumed() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    let cgroup = place.locate("/web").create(&Resources::default()).unwrap();
+    let _sleeper = Sleeper::inside(&cgroup);
+    let path = cgroup.location().unified.clone().unwrap();
+    cgroup.freeze(LONG).unwrap();
+    std::fs::write(path.parent().unwrap().join("cgroup.freeze"), "1").unwrap();
+    assert_eq!(cgroup.resume(Duration::from_millis(50)), Err(Error::Frozen { path: path.clone() }));
+    std::fs::write(path.parent().unwrap().join("cgroup.freeze"), "0").unwrap();
+    cgroup.resume(LONG).unwrap();
+}
+
+#[test]
+fn a_cgroup_that_v1_has_frozen_is_frozen() {
+    let place = Place::new();
+    if !root() || !unified(&place) || !v1_has(&place, "freezer") {
+        return;
+    }
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    let _sleeper = Sleeper::inside(&cgroup);
+    let freezer = v1_directory(cgroup.location(), "freezer");
+    std::fs::write(freezer.join("freezer.state"), "FROZEN").unwrap();
+    assert!(cgroup.is_frozen().unwrap());
+    cgroup.resume(LONG).unwrap();
+    assert!(!cgroup.is_frozen().unwrap());
+    assert_eq!(value(&freezer, "freezer.state"), "THAWED");
+}
+
+#[test]
+fn nobody_freezes_himself() {
+    let place = Place::new();
+    if !root() || !unified(&place) {
+        return;
+    }
+    // The test program goes in and out by a process of its own.
+    let cgroup = place.locate("").create(&Resources::default()).unwrap();
+    let path = cgroup.location().unified.clone().unwrap();
+    let before = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let before = before.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    let own = Path::new(&place.host.unified).join(before.trim_start_matches('/'));
+    std::fs::write(path.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+    let answer = cgroup.freeze(LONG);
+    std::fs::write(own.join("cgroup.procs"), std::process::id().to_string()).unwrap();
+    assert_eq!(answer, Err(Error::Inside { path }));
+}
+
 #[test]
 fn a_cgroup_in_use_is_refused_and_not_touched() {
     let place = Place::new();

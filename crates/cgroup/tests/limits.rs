@@ -435,6 +435,27 @@ fn a_limit_below_what_is_used_is_refused_on_request() {
     assert_eq!(memory(&cgroup), before);
     cgroup.update(&limit(48 * MIB)).unwrap();
     cgroup.update(&limit(-1)).unwrap();
+    // Without the request too, where the kernel cannot reclaim what is in use; nobody is killed.
+    let unlimited = everything(&cgroup);
+    let swap = Some(4 * MIB);
+    let small = Resources { memory_limit: Some(4 * MIB), memory_swap: swap, ..Resources::default() };
+    let error = cgroup.update(&small).unwrap_err();
+    let Error::InUse { asked, used, .. } = error else { panic!("{error}") };
+    assert!(asked == 4 * MIB && used > 8 * MIB, "{asked} {used}");
+    assert_eq!(everything(&cgroup), unlimited);
+    assert!(shell.try_wait().unwrap().is_none());
+    if home(&cgroup, "memory").join("memory.max").exists() {
+        for (key, value) in [("memory.max", "4M"), ("memory.max", "4194304")] {
+            let by_name = Resources { unified: keys(&[(key, value)]), ..Resources::default() };
+            assert!(matches!(cgroup.update(&by_name), Err(Error::InUse { .. })), "{value}");
+        }
+        // It is undone as a whole, and memory.high is as it was.
+        let first =
+            cgroup.update(&Resources { memory_limit: Some(24 * MIB), ..Resources::default() }).unwrap();
+        assert_eq!(value(&home(&cgroup, "memory"), "memory.high"), "max");
+        assert_eq!(cgroup.undo(first), []);
+        assert_eq!(everything(&cgroup), unlimited);
+    }
     drop(stdin);
     shell.wait().unwrap();
     cgroup.remove(LONG).unwrap();

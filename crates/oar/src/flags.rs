@@ -62,6 +62,7 @@ pub(crate) struct Options {
     /// `update`: a file or `-`, and what its other flags give, by their names, as it was typed.
     pub(crate) resources: Option<PathBuf>,
     pub(crate) limits: BTreeMap<&'static str, String>,
+    pub(crate) rlimits: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -386,6 +387,13 @@ const UPDATE: &[Flag] = &[
     hidden(value("kernel-memory", "BYTES", Kind::Ignored, "accepted for compatibility")),
     hidden(value("kernel-memory-tcp", "BYTES", Kind::Ignored, "accepted for compatibility")),
     value("pids-limit", "N", Kind::Limit, "processes and threads at once; -1 for no limit"),
+    value(
+        "rlimit",
+        "NAME=SOFT[:HARD]",
+        Kind::Text(|o, v| o.rlimits.push(v)),
+        "limit of the first process, as nofile=1024:4096; may be repeated",
+    ),
+    value("oom-score-adj", "N", Kind::Limit, "of the first process, -1000 to 1000"),
     value("l3-cache-schema", "SCHEMA", Kind::Limit, "resctrl: L3 cache"),
     value("mem-bw-schema", "SCHEMA", Kind::Limit, "resctrl: memory bandwidth"),
 ];

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
+use serde::de::DeserializeOwned;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
@@ -23,13 +24,27 @@ const MAX_VIOLATIONS: usize = 100;
 
 /// Parses a document. The caller has limited its size. Warnings are for what was dropped or changed.
 pub fn parse(document: &[u8]) -> Result<(Spec, Vec<Warning>), Vec<Violation>> {
+    parse_below(document, &[])
+}
+
+/// Parses `linux.resources` alone. Places are those of a whole document.
+pub fn parse_resources(document: &[u8]) -> Result<(LinuxResources, Vec<Warning>), Vec<Violation>> {
+    parse_below(document, &["linux", "resources"])
+}
+
+/// `base` is where the document's value would be in a whole one.
+fn parse_below<T: DeserializeOwned>(
+    document: &[u8],
+    base: &[&str],
+) -> Result<(T, Vec<Warning>), Vec<Violation>> {
     if let Some(name) = byte_order_mark(document) {
         return Err(vec![Violation {
             place: String::new(),
             rule: format!("must be UTF-8 without a byte order mark (got {name} at line 1 column 1)"),
         }]);
     }
-    let mut scan = Scan::default();
+    let base: Vec<Segment> = base.iter().map(|key| Segment::Key(key.to_string())).collect();
+    let mut scan = Scan { path: base.clone(), ..Scan::default() };
     let mut reader = serde_json::Deserializer::from_slice(document);
     let shape = Node { scan: &mut scan }.deserialize(&mut reader);
     if let Err(error) = shape.and_then(|()| reader.end()) {
@@ -40,11 +55,11 @@ pub fn parse(document: &[u8]) -> Result<(Spec, Vec<Warning>), Vec<Violation>> {
         return Err(scan.check.violations);
     }
     let mut typed = serde_json::Deserializer::from_slice(document);
-    let strict = serde_path_to_error::deserialize::<_, Spec>(&mut typed);
+    let strict = serde_path_to_error::deserialize::<_, T>(&mut typed);
     if scan.repairs.is_empty() {
         return strict
             .map(|spec| (spec, scan.check.warnings))
-            .map_err(|error| vec![violation(document, error)]);
+            .map_err(|error| vec![violation(document, &base, error)]);
     }
     let mut value: Value = match serde_json::from_slice(document) {
         Ok(value) => value,
@@ -52,11 +67,11 @@ pub fn parse(document: &[u8]) -> Result<(Spec, Vec<Warning>), Vec<Violation>> {
     };
     // From the last to the first, so that removing from a list does not move what is yet to be removed.
     for repair in scan.repairs.iter().rev() {
-        repair.apply(&mut value);
+        repair.apply(base.len(), &mut value);
     }
-    match serde_path_to_error::deserialize::<_, Spec>(value) {
+    match serde_path_to_error::deserialize::<_, T>(value) {
         Ok(spec) => Ok((spec, scan.check.warnings)),
-        Err(error) => Err(vec![violation(document, error)]),
+        Err(error) => Err(vec![violation(document, &base, error)]),
     }
 }
 
@@ -67,17 +82,24 @@ fn byte_order_mark(document: &[u8]) -> Option<&'static str> {
         .map(|(_, name)| name)
 }
 
-fn violation(document: &[u8], error: serde_path_to_error::Error<serde_json::Error>) -> Violation {
+fn violation(
+    document: &[u8],
+    base: &[Segment],
+    error: serde_path_to_error::Error<serde_json::Error>,
+) -> Violation {
+    let above = path_text(base);
     let place = match error.path().to_string() {
-        path if path == "." => String::new(),
-        path => shorten(&path, 200),
+        path if path == "." => above,
+        path if above.is_empty() => shorten(&path, 200),
+        path => shorten(&format!("{above}.{path}"), 200),
     };
     let inner = error.inner();
     if inner.line() != 0 {
         return Violation { place, rule: message(inner) };
     }
     // A value in memory has no position; the document has.
-    let position = locate(document, &place).map(|(line, column)| format!(" at line {line} column {column}"));
+    let position =
+        locate(document, base, &place).map(|(line, column)| format!(" at line {line} column {column}"));
     Violation { place, rule: format!("{}{}", message(inner), position.unwrap_or_default()) }
 }
 
@@ -127,8 +149,9 @@ enum Change {
 }
 
 impl Repair {
-    fn apply(&self, value: &mut Value) {
-        let Some((last, parents)) = self.path.split_last() else {
+    /// `above`: how much of the path is above the value.
+    fn apply(&self, above: usize, value: &mut Value) {
+        let Some((last, parents)) = self.path.get(above..).and_then(|path| path.split_last()) else {
             return;
         };
         let parent = parents.iter().try_fold(value, |value, segment| match segment {
@@ -406,8 +429,8 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
 }
 
 /// Line and column of a place.
-fn locate(document: &[u8], place: &str) -> Option<(usize, usize)> {
-    let mut scan = Scan { target: Some(place.to_string()), ..Scan::default() };
+fn locate(document: &[u8], base: &[Segment], place: &str) -> Option<(usize, usize)> {
+    let mut scan = Scan { path: base.to_vec(), target: Some(place.to_string()), ..Scan::default() };
     let mut reader = serde_json::Deserializer::from_slice(document);
     let error = Node { scan: &mut scan }.deserialize(&mut reader).err()?;
     error.is_data().then(|| (error.line(), error.column()))

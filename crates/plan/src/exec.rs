@@ -45,6 +45,10 @@ pub struct Changes {
 
 /// Parses a `process` object of the specification. The caller has limited its size.
 pub fn parse_process(document: &[u8]) -> Result<(Process, Vec<Warning>), Vec<Violation>> {
+    // One value and nothing after it.
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(document) {
+        return Err(vec![Violation { place: "process".into(), rule: error.to_string() }]);
+    }
     // Within a config every rule of reading one holds, and errors have their place.
     let mut config = br#"{"ociVersion":"1.0.0","process":"#.to_vec();
     config.extend_from_slice(document);

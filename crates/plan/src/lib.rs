@@ -31,10 +31,11 @@ mod seccomp;
 mod sysctl;
 mod systemd_unit;
 mod types;
+mod update;
 
 pub use capabilities::capability_names;
 pub use cgroup::cgroup_path;
-pub use document::parse;
+pub use document::{parse, parse_resources};
 pub use exec::{Changes, Exec, parse_process, plan_exec};
 pub use explain::{describe, explain};
 pub use hooks::hook_names;
@@ -46,3 +47,4 @@ pub use seccomp::{
     architecture_names as seccomp_architecture_names, seccomp_actions, seccomp_flags, seccomp_operators,
 };
 pub use types::*;
+pub use update::{Given, Update, update};

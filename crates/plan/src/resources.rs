@@ -21,6 +21,14 @@ const PLACE: &str = "linux.resources";
 const MAX_INTERFACE: usize = 15;
 
 pub(crate) fn plan(given: &LinuxResources, host: &Host, check: &mut Check) -> Resources {
+    if let Some(memory) = given.memory() {
+        swap_needs_limit(memory, check);
+    }
+    change(given, host, check)
+}
+
+/// What an update gives, where the other half of a pair may be what there is.
+pub(crate) fn change(given: &LinuxResources, host: &Host, check: &mut Check) -> Resources {
     let mut planned = Resources::default();
     if let Some(memory) = given.memory() {
         memory_limits(memory, host, &mut planned, check);
@@ -69,6 +77,15 @@ fn only_v1<T>(value: Option<T>, controller: &str, field: &str, host: &Host, chec
     None
 }
 
+fn swap_needs_limit(memory: &LinuxMemory, check: &mut Check) {
+    if let Some(swap) = memory.swap().filter(|&swap| swap > 0)
+        && memory.limit().is_none_or(|limit| limit <= 0)
+    {
+        let rule = "is memory and swap together, so it needs a memory.limit";
+        check.refuse(format!("{PLACE}.memory.swap"), rule, swap);
+    }
+}
+
 /// Engines write 0 for "not given" here.
 fn memory_limits(memory: &LinuxMemory, host: &Host, planned: &mut Resources, check: &mut Check) {
     let bytes = |field: &str, value: Option<i64>, check: &mut Check| {
@@ -89,10 +106,6 @@ fn memory_limits(memory: &LinuxMemory, host: &Host, planned: &mut Resources, che
         _ => {}
     }
     match (swap.filter(|&swap| swap > 0), limit.filter(|&limit| limit > 0)) {
-        (Some(swap), None) => {
-            let rule = "is memory and swap together, so it needs a memory.limit";
-            check.refuse(format!("{PLACE}.memory.swap"), rule, swap);
-        }
         (Some(swap), Some(limit)) if swap < limit => {
             let rule = format!("is memory and swap together, so not below the limit of {limit}");
             check.refuse(format!("{PLACE}.memory.swap"), &rule, swap);

@@ -22,11 +22,6 @@ fn mount(value: Value) -> Value {
 }
 
 #[track_caller]
-fn action(plan: &Plan, step: &str) -> Action {
-    plan.steps[at(plan, step)].action.clone()
-}
-
-#[track_caller]
 fn bind(plan: &Plan, step: &str) -> Bind {
     match action(plan, step) {
         Action::Bind(bind) => bind,

@@ -5,16 +5,20 @@
 //! open [`Cgroup`] that create and delete work with.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use coracle_cgroup::{Cgroup, Location, Ownership, Systemd};
 use coracle_plan::{CgroupPlace, CgroupPlan, SystemdUnit};
 
 use crate::config::Decided;
 use crate::error::{Code, Error, Result};
+use crate::status;
 
 /// How long a cgroup may take to become empty once everything in it was killed.
 pub(crate) const EMPTY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What removal gets at least, when the wait has taken it all.
+const REMOVAL: Duration = Duration::from_secs(1);
 
 /// Who makes the container's cgroup.
 pub(crate) enum Driver<'a> {
@@ -89,13 +93,25 @@ pub(crate) fn move_to_leaf(cgroup: &Cgroup, decided: &Decided, pid: i32) -> Resu
 /// Kill what is left in a cgroup and remove it, with its unit. A missing one is a success. What is somebody else's by now
 /// is left alone: the warning says so.
 pub(crate) fn remove(cgroup: &Cgroup) -> Result<Option<String>> {
+    remove_until(cgroup, Instant::now() + EMPTY_DEADLINE)
+}
+
+/// The same with the patience that is left.
+pub(crate) fn remove_until(cgroup: &Cgroup, end: Instant) -> Result<Option<String>> {
     let unit = cgroup.location().unit.as_ref();
-    match cgroup.ownership().map_err(error)? {
+    let left = || end.saturating_duration_since(Instant::now());
+    let ownership = cgroup.ownership().map_err(error)?;
+    match ownership {
         Ownership::Ours => {
             if cgroup.populated().map_err(error)? {
                 cgroup.kill().map_err(error)?;
                 cgroup.thaw().map_err(error)?;
-                cgroup.wait_empty(EMPTY_DEADLINE).map_err(error)?;
+                cgroup
+                    .wait_empty(left())
+                    .map_err(|busy| still_there(cgroup).unwrap_or_else(|| error(busy)))?;
+            } else if !cgroup.created() {
+                // One that stays must take the next container's processes, also when this one was paused at its end.
+                cgroup.thaw().map_err(error)?;
             }
             // A manager that is gone, as that of a user who has logged out, has no units either.
             if let Some(unit) = unit
@@ -108,7 +124,7 @@ pub(crate) fn remove(cgroup: &Cgroup) -> Result<Option<String>> {
         Ownership::Gone => {}
         // The creator died before it had the cgroup for itself, and its init died with it: whoever is in there was there
         // before. An empty scope systemd takes away by itself.
-        Ownership::Unmarked => match cgroup.wait_empty(EMPTY_DEADLINE) {
+        Ownership::Unmarked => match cgroup.wait_empty(left()) {
             Ok(()) if unit.is_some() => return Ok(None),
             Ok(()) => {}
             Err(why) => return Ok(Some(format!("cgroup left alone: {why}"))),
@@ -119,7 +135,71 @@ pub(crate) fn remove(cgroup: &Cgroup) -> Result<Option<String>> {
             return Ok(Some(format!("cgroup left alone: {path} is another container's by now")));
         }
     }
-    cgroup.remove(EMPTY_DEADLINE).map_err(error).map(|()| None)
+    match cgroup.remove(Duration::ZERO) {
+        Err(coracle_cgroup::Error::Busy { .. }) => {
+            if ownership == Ownership::Ours {
+                cgroup.kill_strays().map_err(error)?;
+            }
+            cgroup.remove(left().max(REMOVAL))
+        }
+        other => other,
+    }
+    .map_err(error)?;
+    let unmounted: Vec<String> = cgroup.unmounted().iter().map(|path| path.display().to_string()).collect();
+    Ok((!unmounted.is_empty())
+        .then(|| format!("cgroup left alone, its hierarchy is not mounted: {}", unmounted.join(", "))))
+}
+
+/// What keeps a killed container from ending, in words. `None` when all in it have ended.
+pub(crate) fn still_there(cgroup: &Cgroup) -> Option<Error> {
+    // Words for an error: what cannot be read is left out.
+    stuck(&cgroup.pids().unwrap_or_default())
+}
+
+/// The same of these processes: one that the kernel does not let die, with its state and where it sleeps, before others,
+/// which may only wait for it.
+pub(crate) fn stuck(pids: &[i32]) -> Option<Error> {
+    let read = |id: i32, file: &str| {
+        let text = coracle_sys::fd::read_file(format!("/proc/{id}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(text.trim_ascii_end()).into_owned()
+    };
+    let held = |state: &char| matches!(state, 'D' | 't');
+    // The thread that is held, when the first one has ended.
+    let last_thread = |pid: i32| {
+        let ids = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.filter_map(|entry| {
+            let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let (state, _) = status::stat(id).ok()??;
+            (!matches!(state, 'Z' | 'X')).then_some((id, state))
+        });
+        ids.max_by_key(|(_, state)| held(state))
+    };
+    let living: Vec<(i32, (i32, char))> =
+        pids.iter().filter_map(|pid| Some((*pid, last_thread(*pid)?))).collect();
+    let (pid, (thread, state)) = *living.iter().find(|(_, (_, state))| held(state)).or(living.first())?;
+    // proc_pid_wchan(5): `0` when it runs, or when the caller may not know.
+    let place = Some(read(thread, "wchan")).filter(|place| !matches!(place.as_str(), "" | "0"));
+    let text = format!(
+        "process {pid} ({}){} not end: it is in state {state}{}",
+        read(pid, "comm").escape_debug(),
+        match living.len() {
+            1 => " does".to_string(),
+            2 => " and another one do".to_string(),
+            all => format!(" and {} others do", all - 1),
+        },
+        place.as_ref().map_or_else(String::new, |place| format!(" in {place}")),
+    );
+    let error = Error::new(Code::Busy, text);
+    let status = read(thread, "status");
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:\t"));
+    Some(match (state, place, tracer) {
+        ('t', _, Some(tracer)) => error.hint(format!("process {tracer} traces it")),
+        (_, Some(place), _) if place.contains("refrigerator") => {
+            error.hint("a freezer above the container's holds it")
+        }
+        ('D', ..) => error
+            .hint("the kernel lets it die when what it waits for comes; the container can be deleted then"),
+        _ => error,
+    })
 }
 
 pub(crate) fn error(error: coracle_cgroup::Error) -> Error {

@@ -336,8 +336,8 @@ impl Attempt {
         };
         record.process = Some(Process { pid: child.pid, start_time });
         self.directory.write(&record)?;
-        if let (Some(path), Some(draft)) = (&options.pid_file, &record.pid_file_draft) {
-            launch::write_pid_file(path, draft, child.pid)?;
+        if let Some(path) = &options.pid_file {
+            launch::write_pid_file(path, child.pid)?;
         }
         if let Some(socket) = sockets.pidfd.take() {
             socket.send("pidfd", child.pidfd.number())?;
@@ -361,7 +361,6 @@ impl Attempt {
             let removed = rdt::remove(plan, resctrl, self.directory.id(), *applied);
             left.extend(removed.err().map(|error| error.message));
         }
-        left.extend(delete::remove_draft(&self.directory).err().map(|error| error.message));
         // The record stays with whatever could not be removed.
         if left.is_empty() {
             left.extend(self.directory.remove().err().map(|error| error.message));
@@ -445,7 +444,6 @@ fn intent(
         late_steps: step::after_start(plan),
         intel_rdt,
         no_new_keyring: options.no_new_keyring,
-        pid_file_draft: options.pid_file.as_deref().map(|path| launch::draft(path, &plan.id)).transpose()?,
         process: None,
     })
 }

@@ -2,6 +2,7 @@
 //! delete: everything that create made goes, as far as it exists; what cannot go keeps the record.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
 
 use coracle_plan::CgroupPlace;
 use coracle_sys::fd;
@@ -33,17 +34,6 @@ fn remove_unrecorded(directory: &Directory) -> Result<()> {
     // It looks as if it had been there before, but the container is the one that it was made for.
     location.adopted.clear();
     cgroup::remove(&location.open()).map(drop)
-}
-
-/// A pid file that a killed create left half written.
-pub(crate) fn remove_draft(directory: &Directory) -> Result<()> {
-    let Some(draft) = directory.read()?.and_then(|record| record.pid_file_draft) else { return Ok(()) };
-    match std::fs::remove_file(&draft) {
-        Err(error) if !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
-            Err(Error::io(format!("remove {}", draft.display()), &error))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl Runtime {
@@ -88,24 +78,26 @@ impl Runtime {
         }
         let mut warnings = nothing();
         let group = record.cgroup.open();
+        let end = Instant::now() + EMPTY_DEADLINE;
         if let Some(pidfd) = &pidfd {
             signal(pidfd.as_fd(), libc::SIGKILL)?;
             group.thaw().map_err(cgroup::error)?;
             let patience = EMPTY_DEADLINE.as_millis() as i32;
             let ended = fd::wait_readable(pidfd.as_raw_fd(), Some(patience))
                 .map_err(|error| Error::system("wait for the container's process", errno(error)))?;
-            if !ended {
-                let pid = record.process.map_or(0, |process| process.pid);
-                let state = status::stat(pid)?.map_or('?', |(state, _)| state);
-                let text = format!("process {pid} does not end: it is in state {state}");
-                return Err(Error::new(Code::Busy, text));
+            // The first process of a pid namespace ends after all others there.
+            if !ended
+                && let Some(error) = cgroup::still_there(&group).or_else(|| {
+                    cgroup::stuck(&record.process.iter().map(|init| init.pid).collect::<Vec<_>>())
+                })
+            {
+                return Err(error);
             }
         }
-        warnings.extend(cgroup::remove(&group)?);
+        warnings.extend(cgroup::remove_until(&group, end)?);
         if let Some(Rdt { resctrl, plan, applied }) = &record.intel_rdt {
             rdt::remove(plan, resctrl, id.as_str(), *applied)?;
         }
-        remove_draft(&directory)?;
         directory.remove()?;
         if record.process.is_some() {
             warnings.extend(poststop(&record));

@@ -161,7 +161,7 @@ impl Runtime {
         parked: Option<&Id>,
     ) -> Result<Ready> {
         launch::check_preserved(options.preserve_fds)?;
-        let directory = crate::record::Directory::open(&self.root, id)?.share()?;
+        let mut directory = crate::record::Directory::open(&self.root, id)?.share()?;
         let record = directory.read()?;
         let (status, pidfd) = status::derive(&directory, record.as_ref())?;
         let refused = |why: &str| Err(Error::new(Code::State, format!("cannot exec in {why}")));
@@ -217,11 +217,13 @@ impl Runtime {
             gives_limits: host.raise_rlimits,
         };
         let join = [(pidfd.as_raw_fd(), namespaces.flags)];
-        let entered = inside.enter().map_err(cgroup::error)?;
+        // A frozen cgroup would hold the caller too, so the process is moved there when it waits for Go.
+        let paused = status == Status::Paused;
+        let entered = if paused { None } else { Some(inside.enter().map_err(cgroup::error)?) };
         let born = Born {
             namespaces: 0,
             join: if namespaces.flags == 0 { &[] } else { &join },
-            cgroup: inside.clone_fd(),
+            cgroup: if paused { None } else { inside.clone_fd() },
             time_offsets: &[],
         };
         let spawned = launch::spawn(&context, &born, &|_| "join the container's namespaces".to_string());
@@ -238,12 +240,20 @@ impl Runtime {
             hooks::state_document(&record.id, words, pid, &record.bundle, &record.annotations)
         };
         let proceed = || {
-            entered.leave(Some(child.pid)).map_err(cgroup::error)?;
+            match entered {
+                Some(entered) => entered.leave(Some(child.pid)),
+                None => inside.move_in(child.pid),
+            }
+            .map_err(cgroup::error)?;
             // Its copy will have these too.
             launch::give_oom_score(&plan, child.pid)?;
             set_cpus(child.pid, &plan.outside.initial_cpus, "initial")?;
             drop(theirs);
             messages::send(control.as_fd(), MessageKind::Go)?;
+            if paused {
+                // It waits for resume, or for delete, who want the directory for themselves.
+                directory.let_go();
+            }
             let heard = launch.until_ready(&mut child, &mut sockets, &state, &mut || {
                 Err(Error::new(Code::System, "init asked for hooks that exec has not"))
             })?;
@@ -256,7 +266,7 @@ impl Runtime {
                 crate::rdt::join(&rdt.plan, &rdt.resctrl, id.as_str(), child.pid)?;
             }
             if let Some(path) = &options.pid_file {
-                launch::write_pid_file(path, &launch::draft(path, id.as_str())?, child.pid)?;
+                launch::write_pid_file(path, child.pid)?;
             }
             if let Some(socket) = sockets.pidfd.take() {
                 socket.send("pidfd", child.pidfd.number())?;

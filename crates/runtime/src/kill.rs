@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! kill: a signal for the container's process, or for everything in its cgroup.
+//!
+//! Takes no lock, so that it works beside a command that waits. Never reaches a process by its number alone, nor one of
+//! a cgroup that others have taken since.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use coracle_cgroup::Ownership;
 
@@ -13,8 +16,13 @@ use crate::status::{self, Status};
 use crate::{Id, Runtime, Signal};
 
 impl Runtime {
-    /// Errors: [`Code::NotFound`]; [`Code::State`] with `container not running` when there is no process. With
-    /// `all` every process of the container is signalled, also when its first one is gone already.
+    /// SIGKILL for a process that shares its pid namespace is for all in its cgroup: nothing else would end the others.
+    /// It thaws a paused container; other signals act after `resume`.
+    ///
+    /// With `all` every process of the container is signalled, also when its first one is gone already, and it is a
+    /// success when there is none. A process that is born meanwhile gets a SIGKILL, but may miss another signal.
+    ///
+    /// Errors: [`Code::NotFound`]; [`Code::State`] with `container not running` when there is no process.
     pub fn kill(&self, id: &Id, wanted: Signal, all: bool) -> Result<()> {
         let directory = Directory::open(&self.root, id)?;
         let record = directory.read()?;
@@ -25,40 +33,41 @@ impl Runtime {
             }
             (_, Some(record)) => record,
         };
+        let init = record.process.map_or(0, |process| process.pid);
         let group = record.cgroup.open();
-        if all {
-            // What others do in a cgroup of the same path is theirs.
-            if group.ownership().map_err(cgroup::error)? != Ownership::Ours {
-                return Ok(());
-            }
-            if wanted == Signal::KILL {
-                group.kill().map_err(cgroup::error)?;
-            } else {
-                // Held first, then listed once more: a number that is still there means the process that is held.
-                let held: Vec<(i32, OwnedFd)> = group
-                    .pids()
-                    .map_err(cgroup::error)?
-                    .into_iter()
-                    .filter_map(|pid| Some((pid, coracle_sys::process::pidfd_open(pid).ok()?.into())))
-                    .collect();
-                let still = group.pids().map_err(cgroup::error)?;
-                for (_, process) in held.iter().filter(|(pid, _)| still.contains(pid)) {
-                    signal(process.as_fd(), wanted.number())?;
+        // What others do in a cgroup of the same path is theirs.
+        let ours = || Ok(group.ownership().map_err(cgroup::error)? == Ownership::Ours);
+        let number = wanted.number();
+        let send = || pidfd.as_ref().map_or(Ok(false), |pidfd| signal(pidfd.as_fd(), number));
+
+        if wanted == Signal::KILL {
+            let others = all || pidfd.is_none() || !status::leads_pid_namespace(init)?;
+            let mut reached = send()?;
+            if ours()? {
+                if others && group.populated().map_err(cgroup::error)? {
+                    reached = true;
+                    group.kill().map_err(cgroup::error)?;
                 }
+                // cgroup2 kills frozen processes, the v1 freezer does not.
+                group.thaw().map_err(cgroup::error)?;
             }
-            return Ok(());
+            return answer(reached || all);
         }
-        let sent = match pidfd {
-            Some(pidfd) => signal(pidfd.as_fd(), wanted.number())?,
-            None => false,
-        };
-        if !sent {
-            return Err(Error::new(Code::State, "container not running"));
+        if !all {
+            return answer(send()?);
         }
-        if wanted == Signal::KILL && status == Status::Paused {
-            // cgroup2 kills frozen processes, the v1 freezer does not.
-            group.thaw().map_err(cgroup::error)?;
+        let reached = if ours()? { group.signal(number).map_err(cgroup::error)? } else { Default::default() };
+        // It may have left the cgroup.
+        if !reached.contains(&init) {
+            send()?;
         }
         Ok(())
+    }
+}
+
+fn answer(reached: bool) -> Result<()> {
+    match reached {
+        true => Ok(()),
+        false => Err(Error::new(Code::State, "container not running")),
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! The same for create and exec. Records nothing and takes nothing back: that is theirs.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,6 +17,8 @@ use coracle_program::MessageKind;
 use coracle_sys::clone::{self, Child, Spawn, Stage};
 use coracle_sys::{Fd, fd, process};
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
 
 use crate::error::{Code, Error, Result, words};
 use crate::foreground::{self, Signals};
@@ -322,23 +325,49 @@ fn check_pid_file(path: &Path) -> Result<()> {
     }
 }
 
-/// Where a pid file is written before it gets its name.
-pub(crate) fn draft(path: &Path, id: &str) -> Result<PathBuf> {
-    let path = std::path::absolute(path).map_err(|error| Error::io("--pid-file", &error))?;
+/// Digits and nothing else, and never half of them: callers parse the file the moment that it is there. It has no name
+/// before it is whole, so that a runtime which is killed leaves nothing.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let failed = |error: std::io::Error| Error::io(format!("--pid-file {}", path.display()), &error);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let nameless = std::fs::OpenOptions::new()
+        .write(true)
+        .mode(0o644)
+        .custom_flags(libc::O_TMPFILE)
+        .open(directory)
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()).map(|()| file));
+    let file = match nameless {
+        Ok(file) => file,
+        // Not every filesystem has such files (open(2), O_TMPFILE).
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) =>
+        {
+            return write_and_rename(path, pid).map_err(failed);
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    let name = |file: &File| {
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        linkat(AT_FDCWD, source.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
+    };
+    let named = match name(&file) {
+        // Of an earlier process.
+        Err(Errno::EEXIST) => std::fs::remove_file(path).map_err(failed).map(|()| name(&file))?,
+        other => other,
+    };
+    named.map_err(|errno| Error::system(format!("--pid-file {}", path.display()), errno))
+}
+
+fn write_and_rename(path: &Path, pid: i32) -> std::io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // A name that nobody can have taken before, in a directory that others may write to.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Ok(path.with_file_name(format!(".{name}.{id}.{}-{}", std::process::id(), now.as_nanos())))
-}
-
-/// Digits and nothing else, and never half of them: callers parse the file the moment that it is there.
-pub(crate) fn write_pid_file(path: &Path, draft: &Path, pid: i32) -> Result<()> {
+    let draft = path.with_file_name(format!(".{name}.{}-{}", std::process::id(), now.as_nanos()));
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o644)
-        .open(draft)
+        .open(&draft)
         .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
-        .and_then(|()| std::fs::rename(draft, path))
-        .map_err(|error| Error::io(format!("--pid-file {}", path.display()), &error))
+        .and_then(|()| std::fs::rename(&draft, path))
 }

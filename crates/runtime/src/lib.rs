@@ -22,6 +22,7 @@ mod messages;
 mod namespaces;
 mod pause;
 mod probe;
+mod processes;
 mod rdt;
 mod record;
 mod seccomp;
@@ -32,6 +33,7 @@ mod step;
 mod template;
 mod terminal;
 mod time;
+mod update;
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -47,9 +49,11 @@ pub use exec::{ExecOptions, ExecProcess};
 pub use features::features;
 pub use foreground::ExitStatus;
 pub use id::Id;
+pub use oci_spec::runtime::{LinuxResources, PosixRlimit};
 pub use signal::Signal;
 pub use status::{State, Status};
 pub use template::spec;
+pub use update::{UpdateOptions, parse_resources};
 
 /// Of the runtime specification that configs may use and state documents follow.
 pub const OCI_VERSION: &str = "1.3.0";

@@ -57,6 +57,23 @@ pub fn join(rdt: &IntelRdt, resctrl: &str, id: &str, pid: i32) -> Result<()> {
     Ok(())
 }
 
+/// Other schemata for a group that [`apply`] made; returns what they were. Groups that were there before are others' too.
+pub fn update(rdt: &IntelRdt, resctrl: &str, applied: Applied, lines: &[String]) -> Result<String> {
+    if !applied.group {
+        let text =
+            format!("intel rdt: group {:?} was there before the container, and is not changed", rdt.group);
+        return Err(Error::new(Code::Invalid, text));
+    }
+    let root = open_root(resctrl)?;
+    let group = open_directory(&root, &name(&rdt.group)?)
+        .map_err(|errno| failed(format!("open group {:?}", rdt.group), errno))?;
+    let before = read(&group, c"schemata").map_err(|errno| failed("read schemata", errno))?;
+    let mut text = lines.join("\n");
+    text.push('\n');
+    write(&group, c"schemata", &text).map_err(|errno| explained("write schemata", errno, &root))?;
+    Ok(before)
+}
+
 /// Remove what [`apply`] made. What is gone already is fine.
 pub fn remove(rdt: &IntelRdt, resctrl: &str, id: &str, applied: Applied) -> Result<()> {
     // A resctrl that was unmounted since has forgotten its groups.
@@ -358,6 +375,22 @@ mod tests {
         remove(&wanted, &path, "id", applied).unwrap();
         assert!(!group.exists());
         remove(&wanted, &path, "id", applied).unwrap();
+    }
+
+    #[test]
+    fn an_update_writes_to_ones_own_group_only() {
+        let (directory, path) = root();
+        let group = directory.path().join("id");
+        stand_in(&group, HAS);
+        let wanted = rdt("id", false, &["L3:0=f"], false);
+        let made = Applied { group: true, monitoring: false };
+        let lines = ["L3:0=3".to_string(), "MB:0=20".to_string()];
+        assert_eq!(update(&wanted, &path, made, &lines).unwrap(), HAS);
+        assert_eq!(fs::read_to_string(group.join("schemata")).unwrap(), "L3:0=3\nMB:0=20\n");
+        let error = update(&wanted, &path, Applied::default(), &lines).unwrap_err();
+        let text = "intel rdt: group \"id\" was there before the container, and is not changed";
+        assert_eq!(error.message, text);
+        assert_eq!(update(&wanted, "", made, &lines).unwrap_err().code, Code::Unsupported);
     }
 
     #[test]

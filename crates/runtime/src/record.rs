@@ -56,8 +56,6 @@ pub(crate) struct Record {
     pub intel_rdt: Option<Rdt>,
     /// Its processes keep their callers' session keyrings.
     pub no_new_keyring: bool,
-    /// Beside the caller's pid file, until that is complete.
-    pub pid_file_draft: Option<PathBuf>,
     /// Absent while the container is being created.
     pub process: Option<Process>,
 }
@@ -98,12 +96,32 @@ pub(crate) struct Locked {
     _lock: Flock<OwnedFd>,
 }
 
-/// A directory that others use too, and nobody removes while this lives.
+/// A directory that others use too, and nobody removes until this lets go.
 #[derive(Debug)]
-pub(crate) struct Shared(Locked);
+pub(crate) struct Shared {
+    directory: Directory,
+    lock: Option<Flock<OwnedFd>>,
+}
 
 fn not_found(id: &Id) -> Error {
     Error::new(Code::NotFound, format!("container \"{id}\" does not exist"))
+}
+
+/// The process with the lock, from proc_locks(5): `4: FLOCK  ADVISORY  WRITE 1234 00:2f:567 0 EOF`. One of another pid
+/// namespace is not shown.
+fn lock_holder(file: &File) -> Option<i32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let text = coracle_sys::fd::read_file("/proc/locks").ok()?;
+    String::from_utf8_lossy(&text).lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields.as_slice() {
+            // A waiting one has an arrow in place of the kind.
+            [_, "FLOCK", _, _, pid, at, ..] if *at == place => pid.parse().ok(),
+            _ => None,
+        }
+    })
 }
 
 impl Directory {
@@ -149,15 +167,17 @@ impl Directory {
 
     /// Wait for other commands, up to [`PATIENCE`]. A directory that went away meanwhile is not found.
     pub(crate) fn lock(self) -> Result<Locked> {
-        self.lock_as(FlockArg::LockExclusiveNonblock)
+        let lock = self.take(FlockArg::LockExclusiveNonblock)?;
+        Ok(Locked { directory: self, _lock: lock })
     }
 
     /// The same, beside others who share it.
     pub(crate) fn share(self) -> Result<Shared> {
-        self.lock_as(FlockArg::LockSharedNonblock).map(Shared)
+        let lock = Some(self.take(FlockArg::LockSharedNonblock)?);
+        Ok(Shared { directory: self, lock })
     }
 
-    fn lock_as(self, how: FlockArg) -> Result<Locked> {
+    fn take(&self, how: FlockArg) -> Result<Flock<OwnedFd>> {
         let copy = || self.file.try_clone().map(OwnedFd::from);
         let mut descriptor = copy().map_err(|error| Error::io("copy a descriptor", &error))?;
         let deadline = Instant::now() + PATIENCE;
@@ -169,10 +189,7 @@ impl Directory {
                     // flock(2) has no deadline of its own.
                     std::thread::sleep(Duration::from_millis(2));
                 }
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    let text = format!("container \"{}\" is busy: another command holds its lock", self.id);
-                    return Err(Error::new(Code::Busy, text));
-                }
+                Err((_, Errno::EWOULDBLOCK)) => return Err(self.busy()),
                 Err((_, errno)) => {
                     return Err(Error::system(format!("lock {}", self.path.display()), errno));
                 }
@@ -181,7 +198,31 @@ impl Directory {
         if self.is_removed()? {
             return Err(not_found(&self.id));
         }
-        Ok(Locked { directory: self, _lock: lock })
+        Ok(lock)
+    }
+
+    /// Who holds the lock is not ended for it: it may be an engine with containers of its own.
+    fn busy(&self) -> Error {
+        let holder = lock_holder(&self.file).map(|pid| {
+            let name = coracle_sys::fd::read_file(format!("/proc/{pid}/comm")).unwrap_or_default();
+            (pid, String::from_utf8_lossy(name.trim_ascii_end()).escape_debug().to_string())
+        });
+        let creates = matches!(self.read(), Ok(None | Some(Record { process: None, .. })));
+        let does = if creates { "is creating it" } else { "holds its lock" };
+        match holder {
+            Some((pid, name)) => {
+                let text = format!("container \"{}\" is busy: process {pid} ({name}) {does}", self.id);
+                let error = Error::new(Code::Busy, text);
+                match creates {
+                    true => error.hint("once that process has ended, `delete --force` removes what it made"),
+                    false => error,
+                }
+            }
+            None => {
+                let text = format!("container \"{}\" is busy: another command {does}", self.id);
+                Error::new(Code::Busy, text)
+            }
+        }
     }
 
     fn is_removed(&self) -> Result<bool> {
@@ -204,6 +245,32 @@ impl Directory {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(format!("read {}", self.path.join(CONFIG).display()), &error)),
         }
+    }
+
+    /// Write a member whole. Its name is the caller's alone, or the directory locked.
+    pub(crate) fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
+        self.draft(name, text)?;
+        self.commit(name)
+    }
+
+    fn failed(&self, name: &str) -> impl Fn(std::io::Error) -> Error {
+        move |error| Error::io(format!("write {}", self.path.join(name).display()), &error)
+    }
+
+    fn commit(&self, name: &str) -> Result<()> {
+        std::fs::rename(self.member(&format!(".{name}")), self.member(name)).map_err(self.failed(name))
+    }
+
+    fn draft(&self, name: &str, text: &[u8]) -> Result<()> {
+        let temporary = self.member(&format!(".{name}"));
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, text))
+            .map_err(self.failed(name))
     }
 
     /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood, [`Code::NotFound`]
@@ -247,14 +314,14 @@ impl std::ops::Deref for Locked {
 impl std::ops::Deref for Shared {
     type Target = Directory;
     fn deref(&self) -> &Directory {
-        &self.0
+        &self.directory
     }
 }
 
 impl Shared {
-    /// Write a member whole. Its name is the caller's alone.
-    pub(crate) fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        self.0.replace(name, text)
+    /// For somebody who waits for what another command does.
+    pub(crate) fn let_go(&mut self) {
+        self.lock = None;
     }
 }
 
@@ -270,19 +337,14 @@ impl Locked {
         self.replace(CONFIG, document)
     }
 
-    fn replace(&self, name: &str, text: &[u8]) -> Result<()> {
-        let failed =
-            |error: std::io::Error| Error::io(format!("write {}", self.path.join(name).display()), &error);
-        let temporary = self.member(&format!(".{name}"));
-        std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, text))
-            .and_then(|()| std::fs::rename(&temporary, self.member(name)))
-            .map_err(failed)
+    /// The first half of [`Locked::write_config`]: nobody reads it yet.
+    pub(crate) fn draft_config(&self, document: &[u8]) -> Result<()> {
+        self.draft(CONFIG, document)
+    }
+
+    /// The second half.
+    pub(crate) fn commit_config(&self) -> Result<()> {
+        self.commit(CONFIG)
     }
 
     /// Remove it all, the record last, so that a removal cut short can be repeated.
@@ -330,7 +392,6 @@ mod tests {
             late_steps: Vec::new(),
             intel_rdt: None,
             no_new_keyring: false,
-            pid_file_draft: None,
             process: Some(Process { pid: 7, start_time: 42 }),
         }
     }
@@ -369,6 +430,22 @@ mod tests {
             .collect();
         let won = claims.into_iter().map(|claim| claim.join().unwrap()).filter(|won| *won).count();
         assert_eq!(won, 1);
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_known() {
+        let root = tempfile::tempdir().unwrap();
+        let id = Id::new("web").unwrap();
+        let waiting = || Directory::open(root.path(), &id).unwrap();
+        let held = Directory::claim(root.path(), &id).unwrap();
+        assert_eq!(lock_holder(&waiting().file), Some(std::process::id() as i32));
+        assert!(waiting().busy().message.ends_with(") is creating it"));
+        held.write(&record("web")).unwrap();
+        let text = waiting().busy().message;
+        assert!(text.contains(&format!("process {} (", std::process::id())), "{text}");
+        assert!(text.ends_with(") holds its lock"), "{text}");
+        drop(held);
+        assert_eq!(lock_holder(&waiting().file), None);
     }
 
     #[test]

@@ -30,6 +30,13 @@ impl Runtime {
         let directory = Directory::open(&self.root, id)?.lock()?;
         let record = directory.read()?;
         let (status, pidfd) = status::derive(&directory, record.as_ref())?;
+        // An init that is being killed listens no more, and has not ended yet.
+        let status = match (status, record.as_ref().and_then(|record| record.process), &pidfd) {
+            (Status::Running, Some(init), Some(pidfd)) if !status::executed(init.pid, pidfd.as_raw_fd())? => {
+                Status::Stopped
+            }
+            _ => status,
+        };
         let (Status::Created, Some(record), Some(pidfd)) = (status, record, pidfd) else {
             let text = match status {
                 Status::Stopped => "cannot start a container that has stopped".to_string(),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -71,14 +71,30 @@ pub(crate) fn living(process: &Process) -> Result<Option<OwnedFd>> {
         }
     };
     match stat(process.pid)? {
-        Some((state, start_time)) if start_time == process.start_time && !matches!(state, 'Z' | 'X') => {
-            Ok(Some(pidfd))
-        }
-        _ => Ok(None),
+        Some((_, start_time)) if start_time == process.start_time => {}
+        _ => return Ok(None),
     }
+    // A zombie may only be the first thread, of a process whose others go on: the descriptor tells when all have ended.
+    let ended = coracle_sys::fd::wait_readable(pidfd.as_raw_fd(), Some(0))
+        .map_err(|errno| Error::system(format!("look at process {}", process.pid), crate::errno(errno)))?;
+    Ok((!ended).then_some(pidfd))
 }
 
-/// (state, start time) of a process, from /proc/PID/stat; `None` when there is none (any more).
+/// Is it the first of its pid namespace, so that all others there end with it? pid_namespaces(7). `false` when it is gone.
+pub(crate) fn leads_pid_namespace(pid: i32) -> Result<bool> {
+    let path = format!("/proc/{pid}/status");
+    let text = match coracle_sys::fd::read_file(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Ok(false),
+        Err(error) => return Err(Error::io(format!("read {path}"), &error)),
+    };
+    let text = String::from_utf8_lossy(&text);
+    // Its number in each namespace, the innermost last.
+    let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    Ok(numbers.and_then(|numbers| numbers.split_whitespace().last()) == Some("1"))
+}
+
+/// (state, start time) of a process or a thread, from /proc/PID/stat; `None` when there is none (any more).
 pub(crate) fn stat(pid: i32) -> Result<Option<(char, u64)>> {
     let path = format!("/proc/{pid}/stat");
     let text = match coracle_sys::fd::read_file(&path) {

@@ -294,6 +294,16 @@ pub fn prlimit(pid: i32, resource: u32, soft: u64, hard: u64) -> Result<()> {
         .map(drop)
 }
 
+/// (soft, hard) limit of another process (prlimit(2)); u64::MAX is infinity.
+pub fn get_prlimit(pid: i32, resource: u32) -> Result<(u64, u64)> {
+    let mut limit = [0_u64; 2];
+    // SAFETY: struct rlimit64 is two u64, which the kernel fills.
+    unsafe {
+        syscall4(libc::SYS_prlimit64, pid as usize, resource as usize, 0, limit.as_mut_ptr() as usize)
+    }?;
+    Ok((limit[0], limit[1]))
+}
+
 /// All signals to their default action, none blocked: what a new program expects.
 pub fn reset_signals() -> Result<()> {
     for signal in 1..=64 {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::process::ExitCode;
 
-const VERBS: [&str; 4] = ["create", "start", "run", "delete"];
+const VERBS: [&str; 8] = ["create", "start", "run", "delete", "exec", "pause", "resume", "update"];
 
 fn main() -> ExitCode {
     let mut step = 1;
@@ -22,7 +22,8 @@ fn main() -> ExitCode {
             verb if VERBS.contains(&verb) => verbs.push(verb.to_owned()),
             other => {
                 eprintln!(
-                    "kill-sweep: {other}: usage: kill-sweep [--step K] [--systemd] [create|start|run|delete]…"
+                    "kill-sweep: {other}: usage: kill-sweep [--step K] [--systemd] [{}]…",
+                    VERBS.join("|")
                 );
                 return ExitCode::from(2);
             }
@@ -137,8 +138,9 @@ fn attempt(
     let pid_file = pid_file.to_str().unwrap();
     let prepare: &[&[&str]] = match verb {
         "start" => &[&[driver, "create", "--bundle", dir, &id]],
-        "delete" => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
-        _ => &[],
+        "create" | "run" => &[],
+        "resume" => &[&[driver, "run", "--detach", "--bundle", dir, &id], &["pause", &id]],
+        _ => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
     };
     for args in prepare {
         t.rt(args).run().ok();
@@ -146,13 +148,15 @@ fn attempt(
     let run = match verb {
         "create" => t.rt(&[driver, "create", "--pid-file", pid_file, "--bundle", dir, &id]),
         "run" => t.rt(&[driver, "run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
-        "start" => t.rt(&["start", &id]),
+        "exec" => t.rt(&["exec", "--detach", "--pid-file", pid_file, &id, "sleep", "1000"]),
+        "update" => t.rt(&["update", "--memory", "100m", "--pids-limit", "70", "--cpu-quota", "60000", &id]),
+        "start" | "pause" | "resume" => t.rt(&[verb, &id]),
         _ => t.rt(&["delete", "--force", &id]),
     };
     let run = if strace.is_empty() { run } else { run.wrap(&[&["strace"], strace].concat()) };
     let killed = run.run();
     let before = std::time::Instant::now();
-    let deleted = t.rt(&["delete", "--force", &id]).run();
+    let deleted = delete(t, &id);
     let took = before.elapsed();
     // What has ended is a child of this process by adoption; it is nobody else's to reap.
     while let Ok(status) = nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) {
@@ -161,6 +165,32 @@ fn attempt(
         }
     }
     (killed, deleted, took)
+}
+
+/// `delete --force`, while the container's processes that came to this one are reaped: the first process of a pid
+/// namespace does not end before all others are.
+fn delete(t: &Test, id: &str) -> Out {
+    let running = t.rt(&["delete", "--force", id]).spawn();
+    let pid = running.pid();
+    let (done, over) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let pause = std::time::Duration::from_millis(1);
+            while over.recv_timeout(pause) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                for task in fs::read_dir("/proc/self/task").unwrap().flatten() {
+                    let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                    let others = children.split_whitespace().filter_map(|child| child.parse().ok());
+                    for child in others.filter(|child| *child != pid) {
+                        let child = nix::unistd::Pid::from_raw(child);
+                        nix::sys::wait::waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG)).ok();
+                    }
+                }
+            }
+        });
+        let out = running.wait();
+        drop(done);
+        out
+    })
 }
 
 /// Units of systemd with the tag. It forgets a stopped one a little later, without an event for us to wait for.

@@ -242,3 +242,8 @@ pub(crate) fn at(plan: &Plan, step: &str) -> usize {
     let steps = steps(plan);
     steps.iter().position(|s| s == step).unwrap_or_else(|| panic!("no {step:?} in {steps:#?}"))
 }
+
+#[track_caller]
+pub(crate) fn action(plan: &Plan, step: &str) -> Action {
+    plan.steps[at(plan, step)].action.clone()
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! ps: the processes of a container, by its cgroup.
+//!
+//! Changes nothing, and asks no ps(1).
+
+use coracle_cgroup::Ownership;
+
+use crate::cgroup;
+use crate::error::{Code, Error, Result};
+use crate::record::Directory;
+use crate::status::{self, Status};
+use crate::{Id, Runtime};
+
+impl Runtime {
+    /// Pids of all processes in the container's cgroup and below it, ascending, as the caller's pid namespace numbers
+    /// them. A stopped container has some when it shares its pid namespace and left them behind.
+    ///
+    /// Errors: [`Code::NotFound`]; [`Code::State`] with `container not running` when there is none.
+    pub fn processes(&self, id: &Id) -> Result<Vec<i32>> {
+        let directory = Directory::open(&self.root, id)?;
+        let record = directory.read()?;
+        let (status, pidfd) = status::derive(&directory, record.as_ref())?;
+        let not_running = |why: &str| Error::new(Code::State, format!("container not running{why}"));
+        let record = match (status, record) {
+            (Status::Creating, _) | (_, None) => return Err(not_running(": it is being created")),
+            (_, Some(record)) => record,
+        };
+        let group = record.cgroup.open();
+        // Of a cgroup that somebody else has by now nothing is the container's.
+        let mut pids = match group.ownership().map_err(cgroup::error)? {
+            Ownership::Ours => group.pids().map_err(cgroup::error)?,
+            _ => Vec::new(),
+        };
+        // On a host without cgroups the first process is all that is known.
+        if let (Some(_), Some(process)) = (&pidfd, record.process)
+            && let Err(place) = pids.binary_search(&process.pid)
+        {
+            pids.insert(place, process.pid);
+        }
+        if pids.is_empty() { Err(not_running("")) } else { Ok(pids) }
+    }
+}
