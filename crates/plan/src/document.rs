@@ -54,11 +54,14 @@ fn parse_below<T: DeserializeOwned>(
     if !scan.check.violations.is_empty() {
         return Err(scan.check.violations);
     }
-    let mut typed = serde_json::Deserializer::from_slice(document);
-    let strict = serde_path_to_error::deserialize::<_, T>(&mut typed);
     if scan.repairs.is_empty() {
-        return strict
-            .map(|spec| (spec, scan.check.warnings))
+        // To know the place of an error takes a string for each key: only where there is one.
+        if let Ok(typed) = serde_json::from_slice::<T>(document) {
+            return Ok((typed, scan.check.warnings));
+        }
+        let mut typed = serde_json::Deserializer::from_slice(document);
+        return serde_path_to_error::deserialize::<_, T>(&mut typed)
+            .map(|typed| (typed, scan.check.warnings))
             .map_err(|error| vec![violation(document, &base, error)]);
     }
     let mut value: Value = match serde_json::from_slice(document) {
@@ -264,6 +267,15 @@ impl Scan {
         }
     }
 
+    /// Is the path of this shape?
+    fn is_at(&self, shape: &[&str]) -> bool {
+        let same = |(segment, name): (&Segment, &&str)| match segment {
+            Segment::Key(key) => key == name,
+            Segment::Index(_) => *name == "[]",
+        };
+        self.path.len() == shape.len() && self.path.iter().zip(shape).all(same)
+    }
+
     /// The path with `[]` for every index.
     fn shape(&self) -> Vec<&str> {
         self.path
@@ -374,14 +386,9 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys: BTreeSet<Cow<'de, str>> = BTreeSet::new();
-        if self.scan.path.len() == 4 && self.scan.shape() == ["linux", "seccomp", "syscalls", "[]"] {
-            self.scan.seccomp_rules = true;
-        }
-        let (pids, huge_pages) = match self.scan.path.len() {
-            3 => (self.scan.shape() == ["linux", "resources", "pids"], false),
-            4 => (false, self.scan.shape() == ["linux", "resources", "hugepageLimits", "[]"]),
-            _ => (false, false),
-        };
+        let pids = self.scan.is_at(&["linux", "resources", "pids"]);
+        let huge_pages = self.scan.is_at(&["linux", "resources", "hugepageLimits", "[]"]);
+        self.scan.seccomp_rules |= self.scan.is_at(&["linux", "seccomp", "syscalls", "[]"]);
         while let Some(Key(key)) = map.next_key()? {
             self.scan.path.push(Segment::Key(key.clone().into_owned()));
             if key.contains('\0') {
@@ -397,7 +404,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         if pids && !keys.contains("limit") {
             self.scan.repairs.push(Repair { path: self.scan.path.clone(), change: Change::Remove });
         }
-        if self.scan.shape() == ["linux", "seccomp"] && !self.scan.seccomp_action {
+        if self.scan.is_at(&["linux", "seccomp"]) && !self.scan.seccomp_action {
             self.scan.seccomp_without_action();
         }
         if huge_pages && !keys.contains("limit") {
