@@ -36,7 +36,7 @@ fn debian(t: &Test) -> PathBuf {
     fs::create_dir_all(&place).unwrap();
     let lock = fs::File::create(place.join(".debian.lock")).unwrap();
     lock.lock().unwrap();
-    let root = place.join(format!("debian-{codename}"));
+    let root = place.join(format!("debian-{codename}-with-python"));
     if root.exists() {
         return root;
     }
@@ -48,10 +48,15 @@ fn debian(t: &Test) -> PathBuf {
     let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/need");
     let out = program(vec![need.into(), "mmdebstrap".into()]);
     assert!(out.code == 0, "mmdebstrap cannot be installed\n{out}");
-    let mut argv: Vec<OsString> =
-        ["mmdebstrap", "--variant=apt", "--include=bash,mount", "--format=directory", &codename]
-            .map(OsString::from)
-            .to_vec();
+    let mut argv: Vec<OsString> = [
+        "mmdebstrap",
+        "--variant=apt",
+        "--include=bash,mount,python3,strace",
+        "--format=directory",
+        &codename,
+    ]
+    .map(OsString::from)
+    .to_vec();
     argv.push(partial.clone().into());
     argv.extend(sources(&codename).into_iter().map(OsString::from));
     let out = program(argv);
@@ -241,6 +246,89 @@ fn under_a_seccomp_profile_like_dockers() {
             b.args(&["bash", "-c", A_PACKAGE]);
             let out = t.run(&b);
             assert!(out.ok().contains("\nStatus: install ok installed\n7:8\n"), "{out}");
+        }
+    });
+}
+
+/// write(2) on 1, mount(2) of nothing, and 7 as the status if that was answered EPERM; in the 32-bit way.
+const AS_I386: &str = r#"
+static int call(int number, int a, int b, int c) {
+    int result;
+    __asm__ volatile("int $0x80" : "=a"(result) : "a"(number), "b"(a), "c"(b), "d"(c) : "memory");
+    return result;
+}
+void _start(void) {
+    call(4, 1, (int)"32 bits\n", 8);
+    call(1, call(21, 0, 0, 0) == -1 ? 7 : 8, 0, 0);
+}
+"#;
+
+/// Threads, processes, sockets, a timer and a pool: what Python takes of the kernel.
+const IN_PYTHON: &str = r#"
+import asyncio, multiprocessing, os, socket, sqlite3, subprocess, tempfile, threading
+thread = threading.Thread(target=lambda: print("thread")); thread.start(); thread.join()
+print(subprocess.run(["echo", "process"], capture_output=True, text=True).stdout.strip())
+async def serve():
+    async def answer(reader, writer):
+        writer.write(await reader.readline()); writer.close()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"socket\n")
+    print((await reader.readline()).decode().strip())
+asyncio.run(serve())
+with multiprocessing.Pool(2) as pool: print(sum(pool.map(abs, [-1, -2])))
+with tempfile.TemporaryDirectory() as d:
+    base = sqlite3.connect(d + "/base"); base.execute("create table t (n)"); base.commit()
+    print(base.execute("select count(*) from t").fetchone()[0])
+"#;
+
+/// The errno of each call: EPERM is the profile's, ENOSYS what it has for calls that it is too old for. Without it the
+/// first would succeed, and the others say EFAULT or EINVAL.
+const FORBIDDEN: &str = r#"
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+for name, number, *arguments in [
+    ("unshare", 272, 0x10000000), ("mount", 165, 0, 0, 0, 0, 0), ("keyctl", 250, 99, 0, 0, 0, 0), ("bpf", 321, 999, 0, 0),
+    ("perf_event_open", 298, 0, 0, 0, 0, 0), ("init_module", 175, 0, 0, 0), ("pivot_root", 155, 0, 0),
+    ("clone3", 435, 0, 0), ("from the future", 1000)
+]:
+    ctypes.set_errno(0)
+    result = libc.syscall(number, *[ctypes.c_long(n) for n in arguments])
+    print(name, ctypes.get_errno() if result < 0 else "succeeds")
+"#;
+
+/// The profile allows ptrace(2), as Docker's has since Linux 4.8 (there a tracer cannot get round a filter): strace works.
+#[test]
+fn real_programs_under_a_profile_like_dockers() {
+    run_case(any().differs("crun", "1.8.1 has EPERM for calls that the profile is too old for"), |t| {
+        let (mut b, _view) = based(t);
+        let profile: Value =
+            serde_json::from_str(include_str!("../../crates/seccomp/tests/like-docker.json")).unwrap();
+        b.set("/linux/seccomp", profile);
+        let source = t.dir.join("i386.c");
+        fs::write(&source, AS_I386).unwrap();
+        let program = b.rootfs().join("i386");
+        let argv =
+            ["cc", "-m32", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-fno-stack-protector", "-o"];
+        let argv = argv.map(OsString::from).into_iter().chain([program.into(), source.into()]);
+        t.program(argv.collect()).run().expect_code(0);
+        for no_new_privs in [true, false] {
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            b.args(&["python3", "-c", IN_PYTHON]);
+            assert_eq!(t.run(&b).ok(), "thread\nprocess\nsocket\n3\n0\n", "no_new_privs {no_new_privs}");
+            b.args(&["/i386"]);
+            assert_eq!(t.run(&b).expect_code(7).stdout, "32 bits\n", "no_new_privs {no_new_privs}");
+            b.args(&["bash", "-c", "strace -f -e trace=write -o /tmp/trace echo traced && grep -c '^[0-9]* *write(1, \"traced' /tmp/trace"]);
+            assert_eq!(t.run(&b).ok(), "traced\n1\n", "no_new_privs {no_new_privs}");
+            b.args(&["python3", "-c", FORBIDDEN]);
+            let out = t.run(&b);
+            let wanted = "unshare 1\nmount 1\nkeyctl 1\nbpf 1\nperf_event_open 1\ninit_module 1\npivot_root 1\nclone3 38\nfrom the future 38\n";
+            assert_eq!(out.ok(), wanted, "no_new_privs {no_new_privs}");
+            let made = A_PACKAGE.split("dpkg -i").next().unwrap();
+            let install = "apt-get install --yes /tmp/own.deb 2>&1 && apt-get purge --yes own 2>&1 && test ! -e /opt/own/file && rm -r /p /tmp/own.deb";
+            b.args(&["bash", "-c", &format!("{made}{install}")]);
+            let out = t.run(&b);
+            assert!(out.ok().contains("Setting up own (1)"), "{out}");
         }
     });
 }

@@ -3,6 +3,8 @@
 //! Never looks at a filter: a rule is shown by the errno, the signal or the answer that a program gets.
 //! Expectations come from config-linux.md (Seccomp), features.md §1.8 and issue 5.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use runtime_tests::{
     Bundle, Case, Console, Kind, Out, Test, Value, any, hand_made_elf, hand_made_program, json, oar_only,
     run_case,
@@ -279,6 +281,93 @@ fn a_failed_execve_is_told_under_any_filter() {
     });
 }
 
+/// What init itself calls under a filter that is there before the capabilities go; nothing else, whatever comes later.
+const UNDER_AN_EARLY_FILTER: [&str; 9] =
+    ["accept4", "capget", "capset", "close", "execve", "poll", "prctl", "recvmsg", "sendmsg"];
+
+/// Without no_new_privs and CAP_SYS_ADMIN: `for_echo` with these calls too.
+fn early(t: &Test, more: &[&str]) -> Bundle {
+    let mut profile = for_echo();
+    // Busybox gives up what a set-user-ID bit may have brought.
+    for names in [more, &["setgid", "setuid", "getgid", "newfstatat"]] {
+        profile["syscalls"].as_array_mut().unwrap().push(json!({"names": names, "action": "SCMP_ACT_ALLOW"}));
+    }
+    let mut b = bundle(t, profile);
+    fs::create_dir_all(b.rootfs().join("etc")).unwrap();
+    fs::write(b.rootfs().join("etc/passwd"), "u:x:1000:1000::/home/u:/bin/sh\n").unwrap();
+    b.set("/process/noNewPrivileges", json!(false));
+    b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    b
+}
+
+#[test]
+fn before_the_capabilities_go_init_has_done_what_a_filter_could_forbid() {
+    run_case(oar_only("the others make calls of their own after the filter"), |t| {
+        let mut b = early(t, &UNDER_AN_EARLY_FILTER);
+        b.set("/process/env", json!(["PATH=/bin"])).args(&["echo", "hi"]);
+        assert_eq!(t.run(&b).ok(), "hi\n");
+        let c = t.create(&b);
+        c.start();
+        assert_eq!((c.wait(), c.output().as_str()), (0, "hi\n"));
+        // Found in /etc/passwd before openat2(2) was forbidden.
+        b.args(&["busybox", "env"]);
+        assert_eq!(t.run(&b).ok(), "PATH=/bin\nHOME=/home/u\n");
+        // What the file looked like, too.
+        program(&b, "script", b"#!/no/such/interpreter\n");
+        b.args(&["/script"]);
+        for out in [t.run(&b), t.create_start(&b)] {
+            out.clean_error().says("\"/no/such/interpreter\" of its #! line: no such file or directory");
+        }
+        b.args(&["missing"]);
+        t.try_create(&b).clean_error().says("executable file not found in $PATH");
+    });
+}
+
+#[test]
+fn profiles_from_before_the_newer_calls() {
+    run_case(any(), |t| {
+        let mut profile = like_docker();
+        for rule in profile["syscalls"].as_array_mut().unwrap() {
+            let newer = ["close_range", "openat2", "faccessat2", "clone3", "epoll_pwait2", "statx"];
+            rule["names"].as_array_mut().unwrap().retain(|name| !newer.contains(&name.as_str().unwrap()));
+        }
+        profile["syscalls"].as_array_mut().unwrap().retain(|rule| rule["names"] != json!([]));
+        let mut b = bundle(t, profile);
+        b.set("/process/capabilities", json!({}));
+        b.args(&["echo", "hi"]);
+        each_way(&b, |b, way| assert_eq!(t.run(b).ok(), "hi\n", "{way}"));
+        let c = t.create(&b);
+        c.start();
+        assert_eq!((c.wait(), c.output().as_str()), (0, "hi\n"));
+        // The hook's process is a copy of init's.
+        let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo hook > /tmp/hook"]}]);
+        b.set("/hooks/startContainer", hook).args(&["cat", "/tmp/hook"]);
+        assert_eq!(t.run(&b).ok(), "hook\n");
+    });
+}
+
+/// A *created* container is one that waits, not one whose init the filter is about to end.
+#[test]
+fn a_filter_that_forbids_the_wait_is_told_by_create() {
+    run_case(oar_only("the calls are those of oar's init"), |t| {
+        for missing in UNDER_AN_EARLY_FILTER.iter().filter(|name| **name != "execve") {
+            let more: Vec<&str> =
+                UNDER_AN_EARLY_FILTER.iter().copied().filter(|name| name != missing).collect();
+            let mut b = early(t, &more);
+            b.args(&["echo", "hi"]);
+            if *missing == "prctl" {
+                b.set("/linux/seccomp/syscalls/0/names", json!(["execve"]));
+            }
+            for action in ["SCMP_ACT_KILL_PROCESS", "SCMP_ACT_ERRNO", "SCMP_ACT_TRAP", "SCMP_ACT_TRACE"] {
+                b.set("/linux/seccomp/defaultAction", json!(action));
+                let out = t.try_create(&b);
+                out.clean_error().says("hint: linux.seccomp may forbid");
+                assert!(!out.stderr.contains("not found"), "{missing}, {action}\n{out}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_filter_that_forbids_what_init_needs_is_named() {
     run_case(oar_only("the step, and what helps"), |t| {
@@ -541,8 +630,8 @@ fn a_runtime_that_is_killed_takes_a_waiting_init_along() {
             let received = console.receive();
             let message: Value = serde_json::from_slice(&received.bytes).unwrap();
             let pid = message["pid"].as_i64().unwrap() as i32;
-            let runtime = nix::unistd::Pid::from_raw(create.pid());
-            nix::sys::signal::kill(runtime, nix::sys::signal::Signal::SIGKILL).unwrap();
+            let runtime = Pid::from_raw(create.pid());
+            kill(runtime, Signal::SIGKILL).unwrap();
             create.wait().expect_code(128 + 9);
             assert_eq!(t.wait_pid(pid), 128 + 9);
             t.rt(&["delete", "--force", &id]).run().ok();
@@ -616,19 +705,320 @@ fn start_container_hooks_are_under_the_filter() {
 #[test]
 fn calls_of_init_that_only_seem_to_succeed_are_an_error() {
     run_case(oar_only("the calls are those of oar's init"), |t| {
-        for name in ["poll", "accept4", "sendmsg", "prctl"] {
+        let both = ["capset", "capget"];
+        let one = ["poll", "accept4", "sendmsg", "recvmsg", "close", "prctl", "capset", "capget"];
+        for names in one.iter().map(std::slice::from_ref).chain([&both[..]]) {
             let mut b =
-                bundle(t, allowing(json!([{"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}])));
+                bundle(t, allowing(json!([{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 0}])));
             // Without no_new_privs the filter is there before the capabilities go, and so for the wait as well.
             b.set("/process/noNewPrivileges", json!(false));
             b.set("/process/user", json!({"uid": 1000, "gid": 1000}));
             b.sh("exit 0");
             let (id, create) = t.creation(&b, &[]);
-            let created = create.deadline(20).run();
-            if created.code == 0 {
-                t.rt(&["start", &id]).deadline(20).run().failed();
-                t.rt(&["delete", "--force", &id]).deadline(20).run().ok();
+            create.deadline(20).run().clean_error();
+            t.rt(&["state", &id]).run().failed().says("does not exist");
+        }
+    });
+}
+
+/// Addresses, descriptors and processes that are none: nothing crashes, and nothing takes them for its own.
+#[test]
+fn answers_of_an_agent_that_cannot_be_the_kernels_are_an_error() {
+    run_case(oar_only("the calls are those of oar's init"), |t| {
+        for names in [["mmap", "memfd_create"], ["clone", "clone3"]] {
+            let rule = json!([{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 0}]);
+            let mut b = bundle(t, allowing(rule));
+            b.set("/process/noNewPrivileges", json!(true));
+            // Its process takes all of these calls, under the filter.
+            b.set("/hooks/startContainer", json!([{"path": "/bin/true", "args": ["true"]}]));
+            b.args(&["true"]);
+            let out = t.run_with(&b, &[]).deadline(20).run();
+            out.clean_error().says("startContainer").says("hint: linux.seccomp may forbid");
+        }
+    });
+}
+
+/// The agent that a listener was sent to, and that never answers.
+struct Silent {
+    listener: rustix::fd::OwnedFd,
+}
+
+impl Silent {
+    fn hears(console: Console) -> Self {
+        Silent { listener: console.receive().fds.remove(0) }
+    }
+
+    /// Somebody waits for its answer.
+    #[track_caller]
+    fn is_asked(&self) {
+        let mut listener = [PollFd::new(&self.listener, PollFlags::IN)];
+        let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
+        assert_eq!(poll(&mut listener, Some(&patience)), Ok(1), "nobody asks the agent");
+    }
+}
+
+#[test]
+fn a_create_that_waits_for_an_agent_ends_by_a_signal() {
+    run_case(oar_only("what was made is taken back"), |t| {
+        for (n, no_new_privs) in [true, false].into_iter().enumerate() {
+            let (mut b, console) = notifying(t, &["recvmsg", "sendmsg"], n);
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            let (id, create) = t.creation(&b, &[]);
+            let create = create.deadline(30).spawn();
+            let agent = Silent::hears(console);
+            agent.is_asked();
+            signal(create.pid(), Signal::SIGTERM);
+            create.wait().clean_error().says("interrupted by signal 15");
+            t.rt(&["state", &id]).run().failed().says("does not exist");
+        }
+    });
+}
+
+#[test]
+fn an_exec_that_waits_for_an_agent_ends_by_a_signal() {
+    run_case(oar_only("what was made is taken back"), |t| {
+        for (n, call) in ["recvmsg", "execve"].into_iter().enumerate() {
+            let (mut b, console) = notifying(t, &[call], n);
+            b.set("/process/noNewPrivileges", json!(true)).args(&["sleep", "100"]);
+            let (id, create) = t.creation(&b, &[]);
+            let create = create.spawn();
+            let path = console.path.clone();
+            let mut first = console.receive();
+            let _first = Agent::answer(first.fds.remove(0), &t.dir.join(format!("first-{n}")));
+            let c = t.container(id.clone(), &b, create.wait());
+            c.start();
+            fs::remove_file(&path).unwrap();
+            for flags in [&[][..], &["--detach"][..]] {
+                let console = Console::listen(&path);
+                let exec = t.rt(&[&["exec"], flags, &[&id, "/bin/true"]].concat()).deadline(30).spawn();
+                let agent = Silent::hears(console);
+                agent.is_asked();
+                signal(exec.pid(), Signal::SIGTERM);
+                exec.wait().failed().says("interrupted by signal 15");
+                fs::remove_file(&path).unwrap();
+                // Nothing of it is left in the container.
+                let shown = c.nsenter(&["/bin/busybox", "ps", "-o", "comm"]);
+                assert!(!shown.contains("oar-init"), "{call}, {flags:?}\n{shown}");
             }
+        }
+    });
+}
+
+/// execve(2) waits for an agent: signals are for the command, but not for ever.
+#[test]
+fn a_start_that_waits_for_an_agent_ends_by_a_signal() {
+    run_case(oar_only("that start waits for execve is a promise of oar"), |t| {
+        let (mut b, console) = notifying(t, &["execve"], 0);
+        b.set("/process/noNewPrivileges", json!(true));
+        let run = t.run_with(&b, &[]).deadline(30).spawn();
+        let agent = Silent::hears(console);
+        agent.is_asked();
+        signal(run.pid(), Signal::SIGINT);
+        run.wait().clean_error().says("interrupted by signal 2");
+        assert_eq!(fs::read_dir(t.state_root()).unwrap().count(), 0);
+
+        let (mut b, console) = notifying(t, &["execve"], 1);
+        b.set("/process/noNewPrivileges", json!(true));
+        let (id, create) = t.creation(&b, &[]);
+        let create = create.spawn();
+        let agent = Silent::hears(console);
+        let c = t.container(id.clone(), &b, create.wait());
+        let start = t.rt(&["start", &id]).deadline(30).spawn();
+        agent.is_asked();
+        signal(start.pid(), Signal::SIGTERM);
+        start.wait().clean_error().says("interrupted by signal 15").says("hint: its process goes on");
+        c.verb(&["delete", "--force"]).ok();
+    });
+}
+
+#[track_caller]
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Go's encoders write an object without a rule for "no profile". An action is what makes one.
+#[test]
+fn an_object_without_action_and_rules_is_no_profile() {
+    run_case(any().differs("crun", "1.8.1 wants a defaultAction"), |t| {
+        let mut b = t.bundle();
+        b.args(&["grep", "^Seccomp:", "/proc/self/status"]);
+        for none in
+            [json!({}), json!({"defaultAction": "", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": []})]
+        {
+            b.set("/linux/seccomp", none);
+            assert_eq!(t.run(&b).ok(), "Seccomp:\t0\n");
+        }
+        let rules = json!([{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]);
+        for profile in [json!({"syscalls": rules}), json!({"defaultAction": "", "syscalls": rules})] {
+            b.set("/linux/seccomp", profile);
+            let out = t.try_create(&b);
+            out.failed();
+            if t.kind == Kind::Oar {
+                out.clean_error().says("linux.seccomp.defaultAction: is missing: there are rules");
+            }
+        }
+        b.set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": ""}]}),
+        );
+        let out = t.try_create(&b);
+        out.failed();
+        if t.kind == Kind::Oar {
+            out.clean_error().says("linux.seccomp.syscalls[0].action: is not an action (it is empty)");
+        }
+    });
+}
+
+/// The filter of the container, in every way to load it; and it is the profile's: mkdir is refused.
+#[test]
+fn exec_has_the_filter() {
+    run_case(any(), |t| {
+        let mut profile = like_docker();
+        let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 16});
+        for rule in profile["syscalls"].as_array_mut().unwrap() {
+            rule["names"].as_array_mut().unwrap().retain(|name| !name.as_str().unwrap().starts_with("mkdir"));
+        }
+        profile["syscalls"].as_array_mut().unwrap().push(rule);
+        let mut b = bundle(t, profile);
+        b.set("/process/capabilities", json!({}));
+        b.args(&["sleep", "100"]);
+        each_way(&b, |b, way| {
+            let c = t.create(b);
+            c.start();
+            let script = "grep ^Seccomp: /proc/self/status; mkdir /tmp/d 2>&1";
+            let out = t.rt(&["exec", &c.id, "/bin/sh", "-c", script]).run();
+            assert_eq!(out.code, 1, "{way}\n{out}");
+            assert!(out.stdout.starts_with("Seccomp:\t2\n"), "{way}\n{out}");
+            assert!(out.stdout.contains("Device or resource busy"), "{way}\n{out}");
+        });
+    });
+}
+
+/// Before its capabilities go, and after that it becomes a process of the pid namespace: clone(2), and what it takes to
+/// tell of it.
+#[test]
+fn exec_needs_little_under_an_early_filter() {
+    run_case(oar_only("the others make calls of their own after the filter"), |t| {
+        let more =
+            [&UNDER_AN_EARLY_FILTER[..], &["clone", "setsid", "exit_group", "nanosleep", "clock_nanosleep"]]
+                .concat();
+        let mut b = early(t, &more);
+        b.args(&["sleep", "100"]);
+        let c = t.create(&b);
+        c.start();
+        assert_eq!(t.rt(&["exec", &c.id, "/bin/echo", "hi"]).run().ok(), "hi\n");
+    });
+}
+
+#[test]
+fn exec_has_an_agent_too() {
+    run_case(any().differs("crun", "1.8.1 connects, and sends nothing in create"), |t| {
+        for (n, no_new_privs) in [true, false].into_iter().enumerate() {
+            let (mut b, console) = notifying(t, &[], n);
+            b.set("/process/noNewPrivileges", json!(no_new_privs)).args(&["sleep", "100"]);
+            let (id, create) = t.creation(&b, &[]);
+            let create = create.spawn();
+            let path = console.path.clone();
+            let mut first = console.receive();
+            let _first = Agent::answer(first.fds.remove(0), &t.dir.join(format!("first-{n}")));
+            let c = t.container(id.clone(), &b, create.wait());
+            c.start();
+            fs::remove_file(&path).unwrap();
+            let console = Console::listen(&path);
+            let exec = t.rt(&["exec", &id, "/bin/mkdir", "/tmp/d"]).spawn();
+            let mut received = console.receive();
+            let message: Value = serde_json::from_slice(&received.bytes).unwrap();
+            assert_eq!(message["state"]["id"], json!(id), "{message}");
+            let _agent = Agent::answer(received.fds.remove(0), &t.dir.join(format!("seen-{n}")));
+            exec.wait().expect_code(1).says("Permission denied");
+        }
+    });
+}
+
+/// A cgroup in every hierarchy that is an ordinary user's, with one in it for the user's own processes; gone with the
+/// value.
+struct Delegated {
+    directories: Vec<std::path::PathBuf>,
+}
+
+impl Delegated {
+    fn make(name: &str, user: u32) -> Self {
+        let root = std::path::PathBuf::from("/sys/fs/cgroup");
+        let is_hierarchy = |at: &std::path::PathBuf| at.join("cgroup.procs").exists() && !at.is_symlink();
+        let directories: Vec<_> = if is_hierarchy(&root) {
+            vec![root]
+        } else {
+            fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(is_hierarchy).collect()
+        };
+        let delegated = Delegated { directories: directories.iter().map(|at| at.join(name)).collect() };
+        for directory in &delegated.directories {
+            for at in [directory.clone(), directory.join("own")] {
+                fs::create_dir(&at).unwrap();
+                // An empty cpuset takes no process.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    if let Ok(all) = fs::read(at.parent().unwrap().join(file)) {
+                        fs::write(at.join(file), all).ok(); // cgroup2 has all without a word
+                    }
+                }
+                for at in [at.clone()]
+                    .into_iter()
+                    .chain(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()))
+                {
+                    std::os::unix::fs::chown(at, Some(user), Some(user)).unwrap();
+                }
+            }
+        }
+        delegated
+    }
+
+    /// A shell script that enters it, and becomes the user for the rest of the command line.
+    fn enter(&self, user: u32) -> String {
+        let enter = |at: &std::path::PathBuf| format!("echo $$ > {}/own/cgroup.procs; ", at.display());
+        let entered: String = self.directories.iter().map(enter).collect();
+        format!(
+            "set -e; {entered} exec setpriv --reuid {user} --regid {user} --clear-groups --inh-caps=-all \"$@\""
+        )
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for directory in &self.directories {
+            for at in [directory.join("own"), directory.clone()] {
+                fs::remove_dir(&at).unwrap_or_else(|error| eprintln!("{}: {error}", at.display()));
+            }
+        }
+    }
+}
+
+/// The listener of a process in one's own user namespace can be taken without a privilege.
+#[test]
+fn an_ordinary_user_has_an_agent() {
+    run_case(any(), |t| {
+        const USER: u32 = 1000;
+        let delegated = Delegated::make(&t.tag, USER);
+        for no_new_privs in [true, false] {
+            let (mut b, console) = notifying(t, &[], usize::from(no_new_privs));
+            b.without_namespace("network").namespace("user", "").unmount("/sys").unmount("/dev/pts");
+            let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+            b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+            b.set("/linux/cgroupsPath", json!(format!("/{}/c", t.tag)));
+            b.set("/process/noNewPrivileges", json!(no_new_privs));
+            b.write();
+            let state = t.scratch("users-state");
+            let own = |at: &std::path::Path| std::os::unix::fs::chown(at, Some(USER), Some(USER)).unwrap();
+            [&state, &b.dir, &b.rootfs(), &console.path].into_iter().for_each(|at| own(at));
+            let (state, dir) = (state.to_str().unwrap(), b.dir.to_str().unwrap());
+            let run = t.bare(&["--root", state, "run", "--bundle", dir, &t.id()]);
+            let run = run.wrap(&["sh", "-c", &delegated.enter(USER), "sh"]).spawn();
+            let mut received = console.receive();
+            let agent = Agent::answer(received.fds.remove(0), &t.dir.join("seen"));
+            let out = run.wait();
+            drop(agent);
+            assert!(
+                out.ok().starts_with("mkdir: can't create directory '/tmp/d': Permission denied"),
+                "{out}"
+            );
         }
     });
 }

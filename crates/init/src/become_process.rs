@@ -80,6 +80,8 @@ impl Init {
 
     pub(crate) fn capabilities(&mut self, sets: &Capabilities, ambient: u64) -> Done {
         if self.filter.is_some() {
+            // AwaitStart, which needs the listener, is still to come.
+            self.prepare_command(-1)?;
             // It takes CAP_SYS_ADMIN. From here on every call of init is the filter's to judge.
             let kept = process::capget()?;
             process::capset(&Capabilities { effective: kept.permitted, ..kept })?;

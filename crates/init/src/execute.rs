@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The user's command: found at create, executed at start, and when that fails, why.
+//! The user's command: found and made ready at create, executed at start, and when that fails, why.
 //!
 //! execve(2) says ENOENT for a missing file, for a missing interpreter of a script and for a missing dynamic loader
 //! alike; the file's first bytes tell them apart.
 
 use core::ffi::CStr;
 
-use coracle_program::{List, Message, MessageKind, detail};
-use coracle_sys::{Errno, Fd, fd, process};
+use coracle_program::{Message, MessageKind, Numbered, Op, detail};
+use coracle_sys::memory::PointerArray;
+use coracle_sys::{Errno, Fd, fd, process, socket};
 
 use crate::path::Buffer;
 use crate::seccomp::Outcome;
@@ -70,7 +71,20 @@ impl Executable {
                 Err(failure @ Failure(Message { errno: libc::EACCES, .. })) => {
                     forbidden = forbidden.or(Some(failure));
                 }
-                Err(_) => {}
+                // As for execvp(3): it is not there, or the way to it leads nowhere.
+                Err(Failure(Message {
+                    errno:
+                        libc::ENOENT
+                        | libc::ENOTDIR
+                        | libc::ELOOP
+                        | libc::ENAMETOOLONG
+                        | libc::ENODEV
+                        | libc::ESTALE
+                        | libc::ETIMEDOUT,
+                    ..
+                })) => {}
+                // Anything else, a call that is forbidden above all, does not say that it is not there.
+                Err(Failure(message)) => return Err(Failure(message.with(detail::BEFORE, &[]))),
             }
         }
         self.0.truncate(0);
@@ -78,54 +92,85 @@ impl Executable {
     }
 }
 
+/// What execve(2) takes, and what the file looked like before a filter could forbid to look at it.
+pub(crate) struct Command {
+    argv: PointerArray,
+    envp: PointerArray,
+    seen: Option<Seen>,
+    /// LISTEN_PID is wanted: only the process that executes knows its number.
+    listen_pid: bool,
+}
+
+/// Descriptors of ours that are needed to the end: two sockets, the page, the hooks' output, and namespaces.
+const KEPT: usize = 8;
+
 impl Init {
+    /// Everything for the command that a filter could forbid, ahead of it, from the ops to come. What fails here is the
+    /// step of the command. `listener` is kept: it belongs to the op at hand.
+    pub(crate) fn prepare_command(&mut self, listener: i32) -> Done {
+        if self.command.is_some() {
+            return Ok(());
+        }
+        let to_come = self.rest.clone().flatten();
+        let execute = to_come.filter_map(|numbered| match numbered {
+            Numbered { step, op: Op::Execute { args, env, home_uid, listen_pid } } => {
+                Some((step, args, env, home_uid, listen_pid))
+            }
+            _ => None,
+        });
+        let Some((step, args, env, home_uid, listen_pid)) = execute.last() else {
+            return Err(Errno::PROTO.into());
+        };
+        let here = core::mem::replace(&mut self.step, step as u32);
+        let before = |errno: Errno| Failure::new(errno, detail::BEFORE, &[]);
+        // Everything that is ours goes before the container's paths are resolved for the last time: close-on-exec
+        // would be too late (CVE-2024-21626). What stays is no directory, and closes with the exec.
+        self.close_all_but_needed(listener).map_err(before)?;
+        let argv = hook::pointers(args).map_err(before)?;
+        let mut envp = PointerArray::new(env.len() + 2).map_err(before)?;
+        for variable in env.iter() {
+            envp.push(variable).map_err(before)?;
+        }
+        if home_uid != u32::MAX {
+            envp.push(home::variable(home_uid).map_err(before)?).map_err(before)?;
+        }
+        let seen =
+            if self.filter.is_some() { look(self.executable.0.as_cstr().map_err(before)?) } else { None };
+        self.command = Some(Command { argv, envp, seen, listen_pid: listen_pid != 0 });
+        self.step = here;
+        Ok(())
+    }
+
     /// Replace the process. Returns why it could not be.
-    pub(crate) fn execute(
-        &mut self,
-        args: List<'static>,
-        env: List<'static>,
-        home_uid: u32,
-        listen_pid: bool,
-    ) -> Failure {
-        match self.try_execute(args, env, home_uid, listen_pid) {
+    pub(crate) fn execute(&mut self) -> Failure {
+        match self.try_execute() {
             Ok((errno, seen)) => seen.map_or_else(|| errno.into(), |seen| seen.explain(errno)),
             Err(failure) => failure,
         }
     }
 
     /// The errno of execve(2), and what the file looked like.
-    fn try_execute(
-        &mut self,
-        args: List<'static>,
-        env: List<'static>,
-        home_uid: u32,
-        listen_pid: bool,
-    ) -> Done<(Errno, Option<Seen>)> {
-        // Everything that is ours goes before the container's path is resolved again: close-on-exec would be too
-        // late (CVE-2024-21626). Only the socket stays, and it closes with the exec.
-        let page = self.outcome.as_mut().and_then(Outcome::take_file);
-        self.close_all_but(self.peer, page.as_ref().map_or(self.peer, Fd::number))?;
-
-        let argv = hook::pointers(args)?;
-        let mut envp = coracle_sys::memory::PointerArray::new(env.len() + 2)?;
-        for variable in env.iter() {
-            envp.push(variable)?;
-        }
-        if home_uid != u32::MAX {
-            envp.push(home::variable(home_uid)?)?;
-        }
+    fn try_execute(&mut self) -> Done<(Errno, Option<Seen>)> {
+        let Some(Command { argv, mut envp, seen, listen_pid }) = self.command.take() else {
+            return Err(Errno::PROTO.into());
+        };
         if listen_pid {
             let mut digits = [0u8; 10];
             let number = crate::path::decimal(process::pid() as u32, &mut digits);
             envp.push(coracle_sys::memory::variable(c"LISTEN_PID=", number)?)?;
         }
         let path = self.executable.0.as_cstr()?;
-        // With a filter this is the last chance to look.
-        let seen = if self.outcome.is_some() { look(path) } else { None };
+        // It may be another file by now, so this is looked at as late as a filter leaves it.
+        let seen = if self.filter.is_some() { look(path) } else { seen };
+        let page = self.outcome.as_mut().and_then(Outcome::take_file);
         // A starter that is gone by now has started it all the same.
-        match self.say(&Message::new(MessageKind::Executing), page.as_ref().map(Fd::number)) {
-            Err(Failure(Message { errno: libc::EPIPE | libc::ECONNRESET, .. })) => {}
-            other => other?,
+        match socket::send(
+            self.peer,
+            &Message::new(MessageKind::Executing).encode(),
+            page.as_ref().map(Fd::number),
+        ) {
+            Err(Errno::PIPE | Errno::CONNRESET) => {}
+            other => other.map_err(|errno| Failure::new(errno, detail::BEFORE, &[]))?,
         }
         drop(page);
         self.load_filter()?;
@@ -134,16 +179,31 @@ impl Init {
         Ok((errno, if self.outcome.is_some() { seen } else { look(path) }))
     }
 
-    /// Of the descriptors that the command does not get.
-    fn close_all_but(&self, one: i32, other: i32) -> Done {
-        let mut first = self.header.first_private;
-        for kept in [one.min(other) as u32, one.max(other) as u32] {
-            if kept > first {
-                fd::close_range(first, kept - 1)?;
+    /// Of the descriptors that the command does not get, those that no op to come needs.
+    fn close_all_but_needed(&self, listener: i32) -> Result<(), Errno> {
+        let mut kept = [-1i32; KEPT];
+        let page = self.outcome.as_ref().and_then(Outcome::file);
+        let ops = self.rest.clone().flatten().filter_map(|numbered| match numbered.op {
+            Op::JoinNamespace { fd, .. } => Some(fd),
+            Op::Hook { output, .. } => Some(output),
+            Op::AwaitStart { listener } => Some(listener),
+            Op::Seccomp { page, .. } => Some(page),
+            _ => None,
+        });
+        for fd in ops.chain(page).chain([self.peer, listener]) {
+            if !kept.contains(&fd) {
+                *kept.iter_mut().find(|slot| **slot < 0).ok_or(Errno::PROTO)? = fd;
             }
-            first = first.max(kept.saturating_add(1));
         }
-        Ok(fd::close_range(first, u32::MAX)?)
+        let mut first = self.header.first_private;
+        loop {
+            let next = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= first).min();
+            let Some(next) = next else { return fd::close_range(first, u32::MAX) };
+            if next > first {
+                fd::close_range(first, next - 1)?;
+            }
+            first = next.saturating_add(1);
+        }
     }
 }
 
@@ -237,13 +297,11 @@ mod home {
 
     use coracle_sys::{Errno, fd};
 
-    use crate::Done;
-
     const LIMIT: usize = 1 << 20;
     /// Directory of a user without an entry.
     const DEFAULT: &CStr = c"HOME=/";
 
-    pub(super) fn variable(uid: u32) -> Done<&'static CStr> {
+    pub(super) fn variable(uid: u32) -> Result<&'static CStr, Errno> {
         // Looked at before it is opened for reading: a device or a FIFO must not even be opened.
         let Ok(path) = super::open(c"/etc/passwd", libc::O_PATH) else { return Ok(DEFAULT) };
         let stat = fd::fstat(path.number())?;
@@ -265,7 +323,7 @@ mod home {
             if fields.nth(2) == Some(number) {
                 let home = fields.nth(2).unwrap_or_default();
                 if home.starts_with(b"/") && !home.contains(&0) {
-                    return coracle_sys::memory::variable(c"HOME=", home).or(Err(Errno::NOMEM.into()));
+                    return coracle_sys::memory::variable(c"HOME=", home).or(Err(Errno::NOMEM));
                 }
             }
         }

@@ -23,7 +23,7 @@ use coracle_program::{Header, Message, MessageKind, Numbered, Op, Program, detai
 use coracle_sys::process::Capabilities;
 use coracle_sys::{Errno, Fd, fd, memory, process, socket, tty};
 
-use crate::execute::Executable;
+use crate::execute::{Command, Executable};
 use crate::rootfs::Rootfs;
 use crate::seccomp::{Filter, Outcome};
 
@@ -58,6 +58,9 @@ pub(crate) struct Init {
     /// The working directory, which could not be entered as root (a network filesystem): the user may. With its step.
     late_directory: Option<(u32, &'static CStr)>,
     executable: Executable,
+    command: Option<Command>,
+    /// The ops that are still to come.
+    rest: Program<'static>,
     /// Not loaded yet.
     filter: Option<Filter>,
     /// Where the last word goes too, in case that a filter lets no other out.
@@ -95,11 +98,13 @@ fn run(program: Program<'static>) -> ! {
         proc: None,
         late_directory: None,
         executable: Executable::default(),
+        command: None,
+        rest: program,
         filter: None,
         outcome: None,
         step: 0,
     };
-    let failure = init.walk(program);
+    let failure = init.walk();
     let Failure(mut message) = failure;
     message.step = init.step;
     if let Some(outcome) = &init.outcome {
@@ -112,11 +117,11 @@ fn run(program: Program<'static>) -> ! {
 
 impl Init {
     /// Returns only with what failed: the last op replaces the process.
-    fn walk(&mut self, program: Program<'static>) -> Failure {
-        if let Err(failure) = self.prepare(&program) {
+    fn walk(&mut self) -> Failure {
+        if let Err(failure) = self.prepare() {
             return failure;
         }
-        for numbered in program {
+        while let Some(numbered) = self.rest.next() {
             let Ok(Numbered { step, op }) = numbered else { return Errno::PROTO.into() };
             self.step = step as u32;
             if let Err(failure) = self.perform(op) {
@@ -126,7 +131,7 @@ impl Init {
         Errno::PROTO.into()
     }
 
-    fn prepare(&mut self, program: &Program<'static>) -> Done {
+    fn prepare(&mut self) -> Done {
         self.die_with_runtime()?;
         process::reset_signals()?;
         // What came across the exec must not go into hooks or the container.
@@ -135,8 +140,11 @@ impl Init {
         process::set_name(c"oar-init")?;
         // Nobody in a namespace that we share may look into this process (CVE-2016-9962). While the id maps are
         // not written, /proc files of an undumpable process would be closed to an unprivileged runtime too.
-        let waits_for_maps =
-            program.clone().take(2).any(|numbered| matches!(numbered, Ok(Numbered { op: Op::Await {}, .. })));
+        let waits_for_maps = self
+            .rest
+            .clone()
+            .take(2)
+            .any(|numbered| matches!(numbered, Ok(Numbered { op: Op::Await {}, .. })));
         if !waits_for_maps {
             process::set_dumpable(false)?;
         }
@@ -147,10 +155,7 @@ impl Init {
     /// death before it was asked for, the socket can. A change of ids clears it (prctl(2)), so it is asked for again.
     fn die_with_runtime(&self) -> Done {
         process::set_parent_death_signal(libc::SIGKILL)?;
-        if socket::is_hung_up(self.peer) {
-            process::exit(ORPHAN);
-        }
-        Ok(())
+        if socket::is_hung_up(self.peer) { Err(Errno::PIPE.into()) } else { Ok(()) }
     }
 
     fn perform(&mut self, op: Op<'static>) -> Done {
@@ -246,12 +251,11 @@ impl Init {
             Op::Rlimit { resource, soft, hard } => Ok(process::prlimit(0, resource, soft, hard)?),
             Op::Seccomp { flags, program, page } => self.keep_filter(flags, program.0, page),
             Op::AwaitStart { listener } => {
+                self.prepare_command(listener)?;
                 self.load_filter()?;
                 self.await_start(listener)
             }
-            Op::Execute { args, env, home_uid, listen_pid } => {
-                Err(self.execute(args, env, home_uid, listen_pid != 0))
-            }
+            Op::Execute { .. } => Err(self.execute()),
         }
     }
 
@@ -282,13 +286,13 @@ impl Init {
         self.say(&message, None)
     }
 
-    /// Wait for the runtime. If it is gone, so is the container.
+    /// Wait for the runtime. If it is gone, so is the container; but who reads the page may know better.
     fn await_go(&self) -> Done {
         let mut bytes = [0; Message::SIZE];
         let (length, _) = socket::receive(self.peer, &mut bytes)?;
         match Message::decode(bytes.get(..length).unwrap_or_default()) {
             Ok(Message { kind: MessageKind::Go, .. }) => Ok(()),
-            _ if length == 0 => process::exit(ORPHAN),
+            _ if length == 0 => Err(Errno::PIPE.into()),
             _ => Err(Errno::PROTO.into()),
         }
     }
@@ -296,6 +300,10 @@ impl Init {
     /// Say Ready, and wait until the runtime has it on record. From Ready on the socket alone decides: a runtime
     /// that dies before it answers closes it, and one that answers may go.
     fn await_start(&mut self, listener: i32) -> Done {
+        let filtered = self.outcome.is_some() && self.filter.is_none();
+        if filtered && listener >= 0 {
+            self.rehearse()?;
+        }
         process::set_parent_death_signal(0)?;
         self.say(&Message::new(MessageKind::Ready), None)?;
         self.await_go()?;
@@ -305,6 +313,29 @@ impl Init {
         fd::close(self.header.control)?;
         self.peer = await_starter(listener)?.release();
         Ok(fd::close(listener)?)
+    }
+
+    /// Nobody hears of what fails once the runtime is gone. So what the filter does to the calls of the wait is found out
+    /// before, on descriptors that are none.
+    fn rehearse(&self) -> Done {
+        const NONE: i32 = -1;
+        let mut entries = [tty::Poll::writable(self.peer)];
+        tty::poll(&mut entries, None)?;
+        let answers = [
+            if entries.iter().all(|entry| entry.ready != 0) { Err(Errno::BADF) } else { Ok(()) },
+            socket::accept(NONE).map(drop),
+            socket::receive(NONE, &mut [0; Message::SIZE]).map(drop),
+            fd::close(NONE),
+        ];
+        for answer in answers {
+            match answer {
+                Err(Errno::BADF) => {}
+                // Not the kernel's word.
+                Ok(()) => return Err(Errno::PROTO.into()),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
     }
 
     fn write_proc(&self, path: &CStr, value: &[u8], own: bool) -> Done {

@@ -23,6 +23,10 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn file(&self) -> Option<i32> {
+        self.file.as_ref().map(Fd::number)
+    }
+
     pub(crate) fn take_file(&mut self) -> Option<Fd> {
         self.file.take()
     }

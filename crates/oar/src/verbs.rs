@@ -26,7 +26,7 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         let root = options.root.clone().unwrap_or_else(coracle_runtime::default_root);
         let runtime = Runtime::open(&root);
         log.debug(&format!("open {}: {} us", root.display(), begun.elapsed().as_micros()));
-        runtime
+        runtime.map(Runtime::interruptible)
     };
     let status = match action {
         Action::Help(verb) => print(&help::help(verb)),

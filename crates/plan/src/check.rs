@@ -26,7 +26,7 @@ impl Check {
 
     /// A violation that shows the value.
     pub(crate) fn refuse(&mut self, place: impl Into<String>, rule: &str, got: impl fmt::Display) {
-        self.violation(place, format!("{rule} (got {})", shown(&got.to_string())));
+        self.violation(place, refusal(rule, &got.to_string()));
     }
 
     pub(crate) fn warn(&mut self, place: impl Into<String>, text: impl Into<String>) {
@@ -60,6 +60,11 @@ impl Check {
         }
         self.text(place, path)
     }
+}
+
+/// A rule, and the value that breaks it.
+pub(crate) fn refusal(rule: &str, got: &str) -> String {
+    if got.is_empty() { format!("{rule} (it is empty)") } else { format!("{rule} (got {})", shown(got)) }
 }
 
 /// A value for a message: one line, escaped, at most 80 characters.

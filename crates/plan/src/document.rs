@@ -54,11 +54,14 @@ fn parse_below<T: DeserializeOwned>(
     if !scan.check.violations.is_empty() {
         return Err(scan.check.violations);
     }
-    let mut typed = serde_json::Deserializer::from_slice(document);
-    let strict = serde_path_to_error::deserialize::<_, T>(&mut typed);
     if scan.repairs.is_empty() {
-        return strict
-            .map(|spec| (spec, scan.check.warnings))
+        // To know the place of an error takes a string for each key: only where there is one.
+        if let Ok(typed) = serde_json::from_slice::<T>(document) {
+            return Ok((typed, scan.check.warnings));
+        }
+        let mut typed = serde_json::Deserializer::from_slice(document);
+        return serde_path_to_error::deserialize::<_, T>(&mut typed)
+            .map(|typed| (typed, scan.check.warnings))
             .map_err(|error| vec![violation(document, &base, error)]);
     }
     let mut value: Value = match serde_json::from_slice(document) {
@@ -184,6 +187,9 @@ struct Scan {
     path: Vec<Segment>,
     check: Check,
     repairs: Vec<Repair>,
+    /// linux.seccomp has rules, and a default action that is not empty.
+    seccomp_rules: bool,
+    seccomp_action: bool,
     /// Stop here: [`locate`] wants the position of this place.
     target: Option<String>,
 }
@@ -202,11 +208,17 @@ impl Scan {
         }
         let is = |at: usize, name: &str| matches!(self.path.get(at), Some(Segment::Key(key)) if key == name);
         if is(1, "seccomp") && is(0, "linux") {
+            if is(2, "defaultAction") {
+                self.seccomp_action = !text.is_empty();
+                if text.is_empty() {
+                    return;
+                }
+            }
             // All of them, where the types would stop at the first one. Most of the strings are names of syscalls.
             if !is(4, "names")
                 && let Some(rule) = seccomp::unknown_name(&self.shape(), text)
             {
-                self.violation(format!("{rule} (got {})", shown(text)));
+                self.violation(crate::check::refusal(rule, text));
             }
             return;
         }
@@ -233,6 +245,19 @@ impl Scan {
         self.repairs.push(Repair { path: self.path.clone(), change });
     }
 
+    /// runc's types have no other word for "no profile", and write it so (runc libcontainer/specconv, SetupSeccomp).
+    fn seccomp_without_action(&mut self) {
+        if self.seccomp_rules {
+            self.path.push(Segment::Key("defaultAction".into()));
+            self.violation("is missing: there are rules, but nothing for all other calls".to_string());
+            self.path.pop();
+        } else {
+            let place = path_text(&self.path);
+            self.check.warn(place, "has neither a defaultAction nor a rule: no filter");
+            self.repairs.push(Repair { path: self.path.clone(), change: Change::Remove });
+        }
+    }
+
     fn number(&mut self, number: u64) {
         // The specification has 64 bits here, the types have 63; either is more than any memory.
         if number > i64::MAX as u64
@@ -240,6 +265,15 @@ impl Scan {
         {
             self.repairs.push(Repair { path: self.path.clone(), change: Change::Replace(i64::MAX.into()) });
         }
+    }
+
+    /// Is the path of this shape?
+    fn is_at(&self, shape: &[&str]) -> bool {
+        let same = |(segment, name): (&Segment, &&str)| match segment {
+            Segment::Key(key) => key == name,
+            Segment::Index(_) => *name == "[]",
+        };
+        self.path.len() == shape.len() && self.path.iter().zip(shape).all(same)
     }
 
     /// The path with `[]` for every index.
@@ -352,11 +386,9 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys: BTreeSet<Cow<'de, str>> = BTreeSet::new();
-        let (pids, huge_pages) = match self.scan.path.len() {
-            3 => (self.scan.shape() == ["linux", "resources", "pids"], false),
-            4 => (false, self.scan.shape() == ["linux", "resources", "hugepageLimits", "[]"]),
-            _ => (false, false),
-        };
+        let pids = self.scan.is_at(&["linux", "resources", "pids"]);
+        let huge_pages = self.scan.is_at(&["linux", "resources", "hugepageLimits", "[]"]);
+        self.scan.seccomp_rules |= self.scan.is_at(&["linux", "seccomp", "syscalls", "[]"]);
         while let Some(Key(key)) = map.next_key()? {
             self.scan.path.push(Segment::Key(key.clone().into_owned()));
             if key.contains('\0') {
@@ -371,6 +403,9 @@ impl<'de> Visitor<'de> for Node<'_> {
         // The types read an absent limit as 0, which would let no process live, and no huge page.
         if pids && !keys.contains("limit") {
             self.scan.repairs.push(Repair { path: self.scan.path.clone(), change: Change::Remove });
+        }
+        if self.scan.is_at(&["linux", "seccomp"]) && !self.scan.seccomp_action {
+            self.scan.seccomp_without_action();
         }
         if huge_pages && !keys.contains("limit") {
             self.scan.violation("needs a limit".to_string());

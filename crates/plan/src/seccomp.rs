@@ -4,6 +4,8 @@
 //! Owns how the spec's types become a profile; what a profile means is `coracle-seccomp`'s. Never drops a flag, a
 //! rule or an action: what cannot be is a violation with its place, all of them at once. To a step.
 
+use std::borrow::Cow;
+
 use coracle_seccomp::{Action, Architecture, Condition, Flags, Operator, Profile, Rule, compile};
 use oci_spec::runtime::{Linux, LinuxSeccomp, LinuxSyscall};
 
@@ -111,7 +113,7 @@ pub(crate) fn plan(
 }
 
 /// Rules and conditions stay in their places, so that what the compiler says of one can be found in the document.
-fn profile(given: &LinuxSeccomp, host: &Host, check: &mut Check) -> Profile {
+fn profile<'a>(given: &'a LinuxSeccomp, host: &Host, check: &mut Check) -> Profile<'a> {
     let default = action(
         &given.default_action().to_string(),
         given.default_errno_ret(),
@@ -150,7 +152,7 @@ fn flags(given: &LinuxSeccomp, host: &Host, check: &mut Check) -> Flags {
     flags
 }
 
-fn rule(place: &str, syscall: &LinuxSyscall, check: &mut Check) -> Rule {
+fn rule<'a>(place: &str, syscall: &'a LinuxSyscall, check: &mut Check) -> Rule<'a> {
     let action = action(
         &syscall.action().to_string(),
         syscall.errno_ret(),
@@ -175,7 +177,7 @@ fn rule(place: &str, syscall: &LinuxSyscall, check: &mut Check) -> Rule {
             value_two: arg.value_two().unwrap_or(0),
         });
     }
-    Rule { names: syscall.names().clone(), action, conditions }
+    Rule { names: Cow::Borrowed(syscall.names()), action, conditions }
 }
 
 fn action(name: &str, errno: Option<u32>, (place, errno_place): (&str, &str), check: &mut Check) -> Action {
@@ -188,7 +190,7 @@ fn action(name: &str, errno: Option<u32>, (place, errno_place): (&str, &str), ch
     Action::Allow
 }
 
-fn listener(given: &LinuxSeccomp, profile: &Profile, check: &mut Check) -> Option<SeccompListener> {
+fn listener(given: &LinuxSeccomp, profile: &Profile<'_>, check: &mut Check) -> Option<SeccompListener> {
     let notifies = profile.rules.iter().any(|rule| rule.action == Action::Notify);
     let path =
         given.listener_path().as_ref().map_or(String::new(), |path| path.to_string_lossy().into_owned());
@@ -213,10 +215,10 @@ fn listener(given: &LinuxSeccomp, profile: &Profile, check: &mut Check) -> Optio
 }
 
 /// A filter that stops execve(2) stops every container, and one that kills there leaves nobody to say so.
-fn execve(profile: &Profile, check: &mut Check) {
+fn execve(profile: &Profile<'_>, check: &mut Check) {
     let named =
-        |rule: &&Rule| rule.names.iter().any(|name| name == "execve") && rule.action != profile.default;
-    let rules: Vec<&Rule> = profile.rules.iter().filter(named).collect();
+        |rule: &&Rule<'_>| rule.names.iter().any(|name| name == "execve") && rule.action != profile.default;
+    let rules: Vec<&Rule<'_>> = profile.rules.iter().filter(named).collect();
     if let Some(rule) = rules.iter().find(|rule| rule.conditions.is_empty()) {
         return answered(rule.action, check);
     }
@@ -233,12 +235,13 @@ fn execve(profile: &Profile, check: &mut Check) {
 }
 
 /// Is clone(2) certain to pass, as init makes its copy for exec? Only its first argument is known before.
-fn allows_fork(profile: &Profile) -> bool {
-    const CLONE_PARENT_AND_PIDFD: u64 = 0x8000 | 0x1000;
+fn allows_fork(profile: &Profile<'_>) -> bool {
+    /// CLONE_CHILD_SETTID, CLONE_PARENT, CLONE_PIDFD.
+    const FLAGS: u64 = 0x0100_0000 | 0x8000 | 0x1000;
     let passes = |action: Action| matches!(action, Action::Allow | Action::Log);
-    let may_apply = |condition: &Condition| condition.index != 0 || holds(condition, CLONE_PARENT_AND_PIDFD);
+    let may_apply = |condition: &Condition| condition.index != 0 || holds(condition, FLAGS);
     let rules = profile.rules.iter().filter(|rule| rule.names.iter().any(|name| name == "clone"));
-    let rules: Vec<&Rule> = rules.filter(|rule| rule.conditions.iter().all(may_apply)).collect();
+    let rules: Vec<&Rule<'_>> = rules.filter(|rule| rule.conditions.iter().all(may_apply)).collect();
     let certain = rules.iter().any(|rule| rule.conditions.iter().all(|condition| condition.index == 0));
     rules.iter().all(|rule| passes(rule.action)) && (certain || passes(profile.default))
 }

@@ -979,7 +979,12 @@ fn b102_seccomp_names_are_known_or_refused() {
             "invalid value",
         ),
         (mkdir(json!({"names": []})), "syscalls[0].names", "is empty"),
-        (json!({"syscalls": []}), "", "missing field `defaultAction`"),
+        (
+            json!({"syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}),
+            "defaultAction",
+            "is missing: there are rules",
+        ),
+        (mkdir(json!({"action": ""})), "syscalls[0].action", "is not an action (it is empty)"),
     ] {
         let dot = if place.is_empty() { "" } else { "." };
         refuses(&profile(value), &format!("linux.seccomp{dot}{place}"), text);

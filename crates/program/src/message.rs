@@ -41,6 +41,9 @@ pub enum MessageKind {
     Forked,
 }
 
+/// Zeros are no message: a buffer that a seccomp filter only claims to be filled.
+const FIRST_KIND: u32 = 1;
+
 const KINDS: [MessageKind; 10] = [
     MessageKind::Go,
     MessageKind::Mounted,
@@ -81,6 +84,8 @@ pub mod detail {
     pub const DIRECTORY: u32 = 6;
     /// Neither ELF nor `#!`.
     pub const NOT_A_PROGRAM: u32 = 7;
+    /// It did not come to execve(2), or not to a look at the file.
+    pub const BEFORE: u32 = 8;
     /// A hook's exit: `data` is its status as i32, or with HOOK_SIGNAL its signal.
     pub const HOOK_STATUS: u32 = 16;
     pub const HOOK_SIGNAL: u32 = 17;
@@ -128,7 +133,7 @@ impl Message {
 
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
-        let kind = KINDS.iter().position(|kind| *kind == self.kind).unwrap_or_default() as u32;
+        let kind = KINDS.iter().position(|kind| *kind == self.kind).map_or(0, |at| at as u32 + FIRST_KIND);
         let head = [kind, self.step, self.errno as u32, self.detail, self.length];
         for (to, from) in bytes.iter_mut().zip(head.iter().flat_map(|n| n.to_ne_bytes()).chain(self.data)) {
             *to = from;
@@ -141,7 +146,8 @@ impl Message {
             return Err(Malformed);
         }
         let mut reader = Reader::new(bytes);
-        let kind = *KINDS.get(u32::read(&mut reader)? as usize).ok_or(Malformed)?;
+        let at = u32::read(&mut reader)?.checked_sub(FIRST_KIND).ok_or(Malformed)?;
+        let kind = *KINDS.get(at as usize).ok_or(Malformed)?;
         let step = u32::read(&mut reader)?;
         let errno = i32::read(&mut reader)?;
         let detail = u32::read(&mut reader)?;

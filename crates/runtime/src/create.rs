@@ -112,9 +112,12 @@ struct Attempt {
 impl Runtime {
     /// Make a container whose process waits for [`Runtime::start`]. On an error nothing of it is left.
     pub fn create(&self, id: &Id, options: &CreateOptions) -> Result<Created> {
-        let ready = self.make(id, options, false, None, false)?;
+        let signals = self.signals(false)?;
+        let ready = self.make(id, options, false, signals.as_ref(), false)?;
         let pid = ready.child.pid;
-        match ready.go() {
+        // The last moment at which it can be taken back.
+        let checked = signals.as_ref().map_or(Ok(()), Signals::check);
+        match checked.and_then(|()| ready.go()) {
             Ok(()) => Ok(Created { pid, warnings: ready.warnings, notes: ready.notes }),
             Err(error) => Err(ready.abandon(error)),
         }
@@ -140,8 +143,7 @@ impl Runtime {
             process::set_child_subreaper(true)
                 .map_err(|error| Error::system("become a subreaper", errno(error)))?;
         }
-        // Before the clone, so that no signal is lost between.
-        let signals = if run.detach { None } else { Some(foreground::block_signals()?) };
+        let signals = self.signals(!run.detach)?;
         let mut ready = self.make(id, options, !run.detach, signals.as_ref(), true)?;
         ready.notes.iter().for_each(|note| tell(Told::Note(note)));
         let mut warn = |warning: &str| tell(Told::Warning(warning));
@@ -157,6 +159,7 @@ impl Runtime {
         let Ready { directory, child, record, .. } = ready;
         // From here on other commands may want the container.
         drop(directory);
+        let signals = signals.filter(|_| !run.detach);
         let pidfd = child.pidfd.number();
         let waited = match (&signals, notify) {
             (None, None) => return Ok(ExitStatus::Detached),
@@ -449,7 +452,7 @@ impl Ready {
                 return Err(launch::died(&self.child, Some(&self.record.cgroup.open())));
             }
         }
-        poststart(&self.record)
+        poststart(&self.record, signals)
     }
 
     /// The error, after everything of the container was removed.
@@ -474,11 +477,11 @@ pub(crate) const UNREADY: &str =
     "the container's process ended before it said READY=1 (NOTIFY_SOCKET is set)";
 
 /// runtime-spec runtime.md "Lifecycle" step 10; a failing hook ends the container.
-pub(crate) fn poststart(record: &Record) -> Result<()> {
+pub(crate) fn poststart(record: &Record, signals: Option<&Signals>) -> Result<()> {
     let pid = record.process.map_or(0, |process| process.pid);
     for hook in &record.hooks.poststart {
         let state = hooks::state_document(&record.id, "running", pid, &record.bundle, &record.annotations);
-        hooks::run(hook, &state, None)?;
+        hooks::run(hook, &state, signals)?;
     }
     Ok(())
 }

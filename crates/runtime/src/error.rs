@@ -40,6 +40,8 @@ pub enum Code {
     Cgroup,
     /// The kernel, or this version, cannot do what was asked.
     Unsupported,
+    /// A signal asked the caller to end ([`crate::Runtime::interruptible`]).
+    Interrupted,
 }
 
 impl Code {
@@ -56,6 +58,7 @@ impl Code {
             Code::Hook => "E_HOOK",
             Code::Cgroup => "E_CGROUP",
             Code::Unsupported => "E_UNSUPPORTED",
+            Code::Interrupted => "E_INTERRUPTED",
         }
     }
 }

@@ -102,8 +102,7 @@ impl Runtime {
     /// Execute a process in a container that is created or running. Errors are those of create about a process, and
     /// [`Code::State`]; a command that cannot be executed is one, with its reason.
     pub fn exec(&self, id: &Id, options: &ExecOptions, tell: &mut dyn FnMut(Told<'_>)) -> Result<ExitStatus> {
-        // Before the clone, so that no signal is lost between.
-        let signals = if options.detach { None } else { Some(foreground::block_signals()?) };
+        let signals = self.signals(!options.detach)?;
         let mut ready = self.prepare(id, options, signals.as_ref(), None)?;
         ready.notes.iter().for_each(|note| tell(Told::Note(note)));
         ready.warnings.iter().for_each(|warning| tell(Told::Warning(warning)));
@@ -114,14 +113,15 @@ impl Runtime {
         let Ready { directory, child, .. } = ready;
         announce(&directory, child.pid);
         drop(directory);
-        let Some(signals) = signals else { return Ok(ExitStatus::Detached) };
+        let Some(signals) = signals.filter(|_| !options.detach) else { return Ok(ExitStatus::Detached) };
         foreground::wait(&signals, child.pidfd.number(), child.pid, terminal, false)
     }
 
     /// Make the process, and leave it before its first instruction until [`Runtime::exec_start`] with the same `name`.
     /// It is the caller's child.
     pub fn exec_create(&self, id: &Id, name: &Id, options: &ExecOptions) -> Result<Created> {
-        let ready = self.prepare(id, options, None, Some(name))?;
+        let signals = self.signals(false)?;
+        let ready = self.prepare(id, options, signals.as_ref(), Some(name))?;
         let pid = ready.child.pid;
         match ready.park(name) {
             Ok(()) => Ok(Created { pid, warnings: ready.warnings, notes: ready.notes }),
@@ -162,7 +162,9 @@ impl Runtime {
             }
         };
         let group = record.map(|record| record.cgroup.open());
-        let started = start::execute(&init, &parked.process, &pidfd, &parked.late_steps, group.as_ref());
+        let signals = self.signals(false)?;
+        let (process, steps) = (&parked.process, &parked.late_steps);
+        let started = start::execute(&init, process, &pidfd, steps, group.as_ref(), signals.as_ref());
         remove();
         started.inspect(|()| announce(&directory, parked.process.pid))
     }
@@ -191,7 +193,8 @@ impl Runtime {
         };
         let first = record.process.map_or(0, |process| process.pid);
 
-        let planned = decide(&directory, &record, options, signals.is_some(), parked.is_some())?;
+        let planned =
+            decide(&directory, &record, options, !options.detach && parked.is_none(), parked.is_some())?;
         let Planned { plan, host, warnings } = planned;
         let ExecOptions { console_socket, pid_file, pidfd_socket, .. } = options;
         let files = CallersFiles { console_socket, pid_file, pidfd_socket };

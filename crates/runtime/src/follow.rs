@@ -204,7 +204,7 @@ impl Runtime {
         let failed = |errno| Error::system("prepare to follow containers", errno);
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let mut follow = Follow {
-            runtime: Runtime { root: self.root.clone() },
+            runtime: Runtime { root: self.root.clone(), interruptible: self.interruptible },
             only: id.cloned(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?,
             inotify: Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(failed)?,

@@ -75,19 +75,34 @@ impl Signals {
         Ok(None)
     }
 
-    /// Wait until there is something to read, or a signal asks the caller to end, which is an error.
-    pub fn wait_for(&self, readable: i32) -> Result<()> {
-        let mut entries = [Poll::readable(readable), Poll::readable(self.descriptor())];
-        while entries[0].ready == 0 {
+    /// A signal that asks the caller to end is an error.
+    pub fn check(&self) -> Result<()> {
+        match self.interruption()? {
+            Some(signal) => Err(Error::new(Code::Interrupted, format!("interrupted by signal {signal}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Wait until there is something to read on either, or a signal asks the caller to end, which is an error. A signal
+    /// is left to whoever reads next if something comes within `patience` milliseconds of it. A descriptor of -1 never
+    /// has anything.
+    pub fn wait_for(&self, readable: [i32; 2], patience: i32) -> Result<()> {
+        let [first, second] = readable.map(Poll::readable);
+        let mut entries = [first, second, Poll::readable(self.descriptor())];
+        let something = |entries: &[Poll]| entries.iter().take(2).any(|entry| entry.ready != 0);
+        loop {
             poll(&mut entries, None).map_err(|errno| failed("poll", errno))?;
-            if entries[0].ready == 0
-                && entries[1].ready != 0
-                && let Some(signal) = self.interruption()?
-            {
-                return Err(Error::new(Code::System, format!("interrupted by signal {signal}")));
+            if something(&entries) {
+                return Ok(());
+            }
+            if entries[2].ready != 0 {
+                poll(&mut entries[..2], Some(patience)).map_err(|errno| failed("poll", errno))?;
+                if something(&entries) {
+                    return Ok(());
+                }
+                self.check()?;
             }
         }
-        Ok(())
     }
 
     fn next(&self) -> Result<Option<libc::signalfd_siginfo>> {

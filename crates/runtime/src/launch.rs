@@ -173,10 +173,8 @@ impl Launch<'_> {
     ) -> Result<Heard> {
         let mut heard = Heard::default();
         loop {
-            if let Some(signals) = self.signals {
-                signals.wait_for(self.control.as_raw_fd())?;
-            }
-            let Some((message, fd)) = messages::receive(self.control)? else {
+            let heard_of = messages::receive_from(self.control, child.pidfd.number(), self.signals)?;
+            let Some((message, fd)) = heard_of else {
                 return Err(match self.outcome.map(messages::last_word).transpose()?.flatten() {
                     Some(message) => step::explain_planned(self.plan, &message),
                     None => died(child, Some(self.cgroup)),
@@ -205,7 +203,7 @@ impl Launch<'_> {
                 MessageKind::Listener => {
                     let number = message.detail as i32;
                     // If there is none, a message says why.
-                    if let Some(fd) = seccomp::take(child, number, self.control)? {
+                    if let Some(fd) = seccomp::take(child, number, self.control, self.signals)? {
                         if let Some(agent) = sockets.seccomp.take() {
                             seccomp::hand_over(agent, self.plan, child.pid, &state(child.pid), fd)?;
                         }

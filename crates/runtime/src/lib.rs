@@ -69,6 +69,7 @@ pub const OCI_VERSION: &str = "1.3.0";
 #[derive(Debug)]
 pub struct Runtime {
     root: PathBuf,
+    interruptible: bool,
 }
 
 impl Runtime {
@@ -88,10 +89,24 @@ impl Runtime {
             Ok(metadata) if metadata.uid() != nix::unistd::geteuid().as_raw() => {
                 Err(invalid("it belongs to another user"))
             }
-            Ok(_) => Ok(Runtime { root: root_path }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Runtime { root: root_path }),
+            Ok(_) => Ok(Runtime { root: root_path, interruptible: false }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Runtime { root: root_path, interruptible: false })
+            }
             Err(error) => Err(Error::io(format!("root {}", root.display()), &error)),
         }
+    }
+
+    /// From here on SIGTERM, SIGINT, SIGHUP and SIGQUIT end what create, start and exec wait for, by an error of
+    /// [`Code::Interrupted`], and what create and exec have made is taken back first. For programs with one thread: all
+    /// signals of the calling thread are held back meanwhile. [`Runtime::run`] in the foreground does so anyway.
+    pub fn interruptible(self) -> Runtime {
+        Runtime { interruptible: true, ..self }
+    }
+
+    /// To be called before the clone, so that no signal is lost between.
+    fn signals(&self, foreground: bool) -> Result<Option<foreground::Signals>> {
+        (self.interruptible || foreground).then(foreground::block_signals).transpose()
     }
 
     fn make_root(&self) -> Result<()> {

@@ -4,7 +4,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use coracle_program::{Message, MessageKind};
-use coracle_sys::{fd, socket};
+use coracle_sys::{fd, socket, tty};
 
 use crate::errno;
 use crate::error::{Code, Error, Result};
@@ -34,6 +34,29 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Message, Option<
     }
 }
 
+/// The same, but also `None` when init itself has ended: its copy may hold the other side. A signal that asks the caller
+/// to end is an error.
+pub(crate) fn receive_from(
+    socket: BorrowedFd<'_>,
+    init: i32,
+    signals: Option<&Signals>,
+) -> Result<Option<(Message, Option<OwnedFd>)>> {
+    let both = [socket.as_raw_fd(), init];
+    match signals {
+        Some(signals) => signals.wait_for(both, 0)?,
+        None => {
+            let mut entries = both.map(tty::Poll::readable);
+            while entries.iter().all(|entry| entry.ready == 0) {
+                tty::poll(&mut entries, None).map_err(|error| Error::system("poll", errno(error)))?;
+            }
+        }
+    }
+    // What init said comes before its end.
+    let said = fd::wait_readable(socket.as_raw_fd(), Some(0))
+        .map_err(|error| Error::system("hear from init", errno(error)))?;
+    if said { receive(socket) } else { Ok(None) }
+}
+
 /// How a start went.
 #[derive(Debug)]
 pub(crate) enum Started {
@@ -50,17 +73,20 @@ pub(crate) fn await_execve(
     steps: &[Named],
     signals: Option<&Signals>,
 ) -> Result<Started> {
+    /// An execve(2) takes less; one that waits for a seccomp agent may take for ever.
+    const EXECVE_PATIENCE: i32 = 1000;
     let failed = |message: &Message| {
-        let unknown = Named { number: message.step, name: "start".into(), kind: Kind::Other };
+        let unknown =
+            Named { number: message.step, name: "start".into(), kind: Kind::Other, filtered: false };
         let step = steps.iter().find(|step| step.number == message.step).unwrap_or(&unknown);
         step::explain(step, message)
     };
     let mut announced = false;
     let mut page: Option<OwnedFd> = None;
     loop {
-        // Once it is announced, a signal is for the command.
-        if let (Some(signals), false) = (signals, announced) {
-            signals.wait_for(socket.as_raw_fd())?;
+        // Once it is announced, a signal is for the command if that is executed in time.
+        if let Some(signals) = signals {
+            signals.wait_for([socket.as_raw_fd(), -1], if announced { EXECVE_PATIENCE } else { 0 })?;
         }
         match receive(socket)? {
             None => {

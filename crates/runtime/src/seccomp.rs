@@ -13,6 +13,7 @@ use coracle_sys::{Errno, Fd, fd, process};
 use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
+use crate::foreground::Signals;
 use crate::terminal::FdSocket;
 use crate::{OCI_VERSION, errno};
 
@@ -29,7 +30,12 @@ pub(crate) fn connect(plan: &Plan) -> Result<Option<FdSocket>> {
 
 /// The listener, as soon as init has loaded its filter; it is then open in init under `number`, and nothing else can be.
 /// `None` if init said something instead, or ended.
-pub(crate) fn take(child: &Child, number: i32, control: BorrowedFd<'_>) -> Result<Option<Fd>> {
+pub(crate) fn take(
+    child: &Child,
+    number: i32,
+    control: BorrowedFd<'_>,
+    signals: Option<&Signals>,
+) -> Result<Option<Fd>> {
     let failed = |error: Errno| {
         let error_line = Error::system("linux.seccomp: take the listener from init", errno(error));
         match error {
@@ -46,6 +52,7 @@ pub(crate) fn take(child: &Child, number: i32, control: BorrowedFd<'_>) -> Resul
             Err(Errno::BADF | Errno::SRCH) => {}
             Err(error) => return Err(failed(error)),
         }
+        signals.map_or(Ok(()), Signals::check)?;
         if fd::wait_readable(control.as_raw_fd(), Some(BETWEEN_LOOKS)).map_err(failed)? {
             return Ok(None);
         }

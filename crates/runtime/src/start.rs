@@ -10,16 +10,19 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::create::{Told, UNREADY, poststart};
 use crate::error::{Code, Error, Result};
+use crate::foreground::Signals;
 use crate::launch::died_how;
 use crate::messages::{self, Started};
 use crate::notify::{self, NotifySocket, Processes, Proxy};
 use crate::record::{Directory, Process};
 use crate::status::{self, Status, Waiting};
-use crate::step::Named;
+use crate::step::{self, Named};
 use crate::{Id, Runtime};
 
 /// How long a process that failed to execute may take to end, in milliseconds.
 const EXIT_PATIENCE: i32 = 5000;
+const GOES_ON: &str = "its process goes on to its command as soon as a hook, or an agent of linux.seccomp, lets it: \
+                       `delete --force` ends it";
 
 /// What start takes.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +71,9 @@ impl Runtime {
             }
             None => None,
         };
-        execute(&init, &process, &pidfd, &record.late_steps, Some(&record.cgroup.open()))?;
+        let signals = self.signals(false)?;
+        let group = record.cgroup.open();
+        execute(&init, &process, &pidfd, &record.late_steps, Some(&group), signals.as_ref())?;
         // A convenience for whoever looks: nobody listens on it any more.
         match std::fs::remove_file(directory.member(crate::record::START_SOCKET)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -76,12 +81,12 @@ impl Runtime {
             }
             _ => {}
         }
-        poststart(&record).inspect_err(|_| {
+        poststart(&record, signals.as_ref()).inspect_err(|_| {
             // The specification has the container stopped then; the hook's error is what the caller hears.
             crate::create::signal(pidfd.as_fd(), libc::SIGKILL).ok(); // see above
         })?;
-        // Other commands may want the container while it gets ready.
-        drop(directory);
+        // Other commands may want the container while it gets ready; and a signal ends this one as ever.
+        drop((directory, signals));
         match notify.map(|notify| notify.until_ready(pidfd.as_raw_fd())).transpose()? {
             // How it ended is for its parent to know.
             Some(false) => Err(Error::new(Code::System, UNREADY)),
@@ -109,6 +114,7 @@ pub(crate) fn execute(
     pidfd: &OwnedFd,
     late_steps: &[Named],
     cgroup: Option<&Cgroup>,
+    signals: Option<&Signals>,
 ) -> Result<()> {
     fcntl(init, FcntlArg::F_SETFL(OFlag::empty()))
         .map_err(|errno| Error::system("prepare the start socket", errno))?;
@@ -117,9 +123,16 @@ pub(crate) fn execute(
         return Err(died_how("it is gone", cgroup));
     }
     messages::send(init.as_fd(), MessageKind::Start)?;
-    let error = match messages::await_execve(init.as_fd(), None, late_steps, None) {
+    let error = match messages::await_execve(init.as_fd(), None, late_steps, signals) {
         Ok(Started::Yes) if status::executed(process.pid, pidfd.as_raw_fd())? => return Ok(()),
-        Ok(Started::Yes | Started::Died) => died_how("killed", cgroup),
+        Ok(Started::Yes | Started::Died) => match died_how("killed", cgroup) {
+            error @ Error { hint: None, .. } if late_steps.iter().any(|step| step.filtered) => {
+                error.hint(step::FILTERED)
+            }
+            error => error,
+        },
+        // It has heard Start, and goes on.
+        Err(error) if error.code == Code::Interrupted => return Err(error.hint(GOES_ON)),
         Err(error) => error,
     };
     // Its last word is said; whoever looks after us must find it stopped.

@@ -16,6 +16,9 @@ pub(crate) struct Named {
     /// `step 14: mount tmpfs at /dev (mounts[1])`.
     pub name: String,
     pub kind: Kind,
+    /// Done under the container's seccomp filter.
+    #[serde(default)]
+    pub filtered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +44,7 @@ pub(crate) fn named(plan: &Plan, number: usize) -> Named {
         Some(Action::Hook { hook, .. }) => Kind::Hook(hook.timeout),
         _ => Kind::Other,
     };
-    Named { number: number as u32, name, kind }
+    Named { number: number as u32, name, kind, filtered: filtered(plan, number) }
 }
 
 /// What comes after the wait for start.
@@ -62,7 +65,6 @@ pub(crate) fn explain_planned(plan: &Plan, message: &Message) -> Error {
     let error = explain(&named(plan, message.step as usize), message);
     match hint(step.map(|step| &step.action), message) {
         Some(hint) => error.hint(hint),
-        None if filtered(plan, message.step as usize) => error.hint(FILTERED),
         None => error,
     }
 }
@@ -71,18 +73,25 @@ pub(crate) fn explain_planned(plan: &Plan, message: &Message) -> Error {
 pub(crate) const FILTERED: &str = "linux.seccomp may forbid a call that init makes; with process.noNewPrivileges, and \
                                    without SCMP_ACT_NOTIFY, the filter comes after all of them but execve";
 
-/// Is this step done with the filter loaded, before the wait for start?
+/// Does init make calls in this step under a filter? Not if that is loaded for execve(2) alone.
 fn filtered(plan: &Plan, number: usize) -> bool {
-    let filter = plan.steps.iter().position(|step| matches!(step.action, Action::Seccomp(_)));
-    filter.is_some_and(|at| number > at + 1)
+    let mut steps = plan.steps.iter();
+    let filter = steps.position(|step| matches!(step.action, Action::Seccomp(_)));
+    let waits = steps.any(|step| matches!(step.action, Action::AwaitStart { .. }));
+    waits && filter.is_some_and(|at| number > at + 1)
 }
 
 /// A Failed message in words.
 pub(crate) fn explain(step: &Named, message: &Message) -> Error {
+    let error = without_hint(step, message);
+    if step.filtered && error.code == Code::Step { error.hint(FILTERED) } else { error }
+}
+
+fn without_hint(step: &Named, message: &Message) -> Error {
     let data = String::from_utf8_lossy(message.data()).into_owned();
     let shown = printable(&data);
     let cause = words(errno(Errno(message.errno)));
-    if let Kind::Execute(name) = &step.kind {
+    if let (Kind::Execute(name), false) = (&step.kind, message.detail == detail::BEFORE) {
         return not_executable(name, message, &shown, cause);
     }
     let number = || message.data().try_into().map(i32::from_ne_bytes).unwrap_or_default();
@@ -206,7 +215,12 @@ mod tests {
     use super::*;
 
     fn execute(name: &str, message: Message) -> String {
-        let step = Named { number: 9, name: "step 9: execute".into(), kind: Kind::Execute(name.into()) };
+        let step = Named {
+            number: 9,
+            name: "step 9: execute".into(),
+            kind: Kind::Execute(name.into()),
+            filtered: false,
+        };
         let error = explain(&step, &message);
         assert_eq!(error.code, Code::Execute);
         error.message
@@ -261,7 +275,7 @@ mod tests {
 
     #[test]
     fn hooks_and_mounts_say_what_init_knows() {
-        let step = |kind| Named { number: 2, name: "step 2: x".into(), kind };
+        let step = |kind| Named { number: 2, name: "step 2: x".into(), kind, filtered: false };
         let hook = |message: Message| explain(&step(Kind::Hook(5)), &message).message;
         let number = |n: i32| n.to_ne_bytes();
         let message = Message::failed(2, 0);

@@ -9,7 +9,7 @@ use crate::profile::{Action, MAX_ERRNO, Problem, Profile};
 /// The kernel has no seventh argument.
 const LAST_INDEX: u8 = 5;
 
-pub(crate) fn check(profile: &Profile) -> Vec<Problem> {
+pub(crate) fn check(profile: &Profile<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut problem = |place: String, words: String| problems.push(Problem { place, words });
 
@@ -54,7 +54,7 @@ pub(crate) fn check(profile: &Profile) -> Vec<Problem> {
 }
 
 /// Some rule hands calls to a listener.
-pub(crate) fn notifies(profile: &Profile) -> bool {
+pub(crate) fn notifies(profile: &Profile<'_>) -> bool {
     profile.rules.iter().any(|rule| rule.action == Action::Notify)
 }
 

@@ -46,7 +46,7 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 
 /// Lowers `profile` for a machine whose own architecture is `native`. All problems are returned at once.
-pub fn compile(profile: &Profile, native: Architecture) -> Result<Filter, Vec<Problem>> {
+pub fn compile(profile: &Profile<'_>, native: Architecture) -> Result<Filter, Vec<Problem>> {
     let mut problems = check(profile);
     let calls = Calls::new(profile);
     if profile.strict {
@@ -102,7 +102,7 @@ enum Verdict {
 
 /// The profile by name.
 struct Calls<'a> {
-    profile: &'a Profile,
+    profile: &'a Profile<'a>,
     named: Vec<Named>,
     /// The rows that the profile mentions.
     used: Vec<Row>,
@@ -114,7 +114,7 @@ struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    fn new(profile: &'a Profile) -> Self {
+    fn new(profile: &'a Profile<'a>) -> Self {
         let default = profile.default.value();
         let newer = match profile.default {
             Action::Allow | Action::Log | Action::Trace(_) => default,
@@ -190,7 +190,7 @@ struct Compiler<'a> {
     lists: Vec<Vec<Clause<'a>>>,
 }
 
-fn write(calls: &Calls, profile: &Profile, native: Architecture) -> Option<Vec<sock_filter>> {
+fn write(calls: &Calls, profile: &Profile<'_>, native: Architecture) -> Option<Vec<sock_filter>> {
     let mut compiler = Compiler::new(calls);
     // Architectures that share an audit number are told apart by the syscall's number.
     let mut groups: Vec<(u32, Vec<Architecture>)> = Vec::new();

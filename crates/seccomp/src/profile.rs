@@ -4,17 +4,19 @@
 //! Owns the input types and the spec's names for their values. Decides nothing about their combination. Comes from
 //! the planner, which maps `linux.seccomp` to it; goes to check.rs and compile.rs.
 
+use std::borrow::Cow;
+
 use crate::Architecture;
 
 /// `linux.seccomp`, without what the loader alone needs (the listener's path and metadata).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Profile {
+pub struct Profile<'a> {
     /// For calls that no rule decides.
     pub default: Action,
     /// Besides the native one, which is always part of a filter.
     pub architectures: Vec<Architecture>,
     /// In the order of `syscalls`.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<Rule<'a>>,
     pub flags: Flags,
     /// A name that no architecture has is a problem, rather than one of [`crate::Filter::unknown`].
     pub strict: bool,
@@ -39,8 +41,9 @@ pub enum Action {
 
 /// One entry of `syscalls`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    pub names: Vec<String>,
+pub struct Rule<'a> {
+    /// Borrowed where a document has them: a profile has hundreds.
+    pub names: Cow<'a, [String]>,
     pub action: Action,
     pub conditions: Vec<Condition>,
 }

@@ -123,7 +123,7 @@ fn random_profiles_mean_what_libseccomp_makes_of_them() {
                 // libseccomp does not give a mask of nothing, which always holds, up for a rule without conditions.
                 condition.value |= u64::from(condition.operator == Operator::MaskedEqual);
             }
-            rule.names.retain(|name| rule.conditions.is_empty() || seen.insert(name.clone()));
+            rule.names.to_mut().retain(|name| rule.conditions.is_empty() || seen.insert(name.clone()));
         }
     });
     assert!(compared > 100_000, "{compared}");
@@ -225,7 +225,7 @@ fn number_lost(program: &[sock_filter]) -> bool {
 }
 
 struct Comparison<'a> {
-    profile: &'a Profile,
+    profile: &'a Profile<'a>,
     native: Architecture,
     ours: Vec<sock_filter>,
     reading: Reading<'a>,
@@ -301,7 +301,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// Without the names for which this libseccomp knows no number where there is one.
-fn known(mut profile: Profile, native: Architecture, theirs: &Value) -> Profile {
+fn known<'a>(mut profile: Profile<'a>, native: Architecture, theirs: &Value) -> Profile<'a> {
     let on: Vec<Architecture> = profile.architectures.iter().copied().chain([native]).collect();
     let missing = |name: &str, on: &Architecture| {
         let made = through(name).is_some_and(|(by, ..)| syscall_number(by, *on).is_some());
@@ -310,7 +310,7 @@ fn known(mut profile: Profile, native: Architecture, theirs: &Value) -> Profile 
             && theirs[name][on.name()].as_i64().is_none_or(|number| number < 0)
     };
     for rule in &mut profile.rules {
-        rule.names.retain(|name| !on.iter().any(|on| missing(name, on)));
+        rule.names.to_mut().retain(|name| !on.iter().any(|on| missing(name, on)));
     }
     profile.rules.retain(|rule| !rule.names.is_empty());
     profile

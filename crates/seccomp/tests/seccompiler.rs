@@ -92,6 +92,6 @@ proptest! {
 
 /// Above it, a filter says ENOSYS; seccompiler does not know that.
 fn mentioned_newest(profile: &Profile) -> u32 {
-    let names = profile.rules.iter().flat_map(|rule| &rule.names);
+    let names = profile.rules.iter().flat_map(|rule| rule.names.iter());
     names.filter_map(|name| syscall_number(name, NATIVE)).max().unwrap_or(0)
 }

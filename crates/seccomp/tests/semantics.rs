@@ -17,7 +17,7 @@ fn condition(index: u8, operator: Operator, value: u64) -> Condition {
     Condition { index, operator, value, value_two: 0 }
 }
 
-fn rule(names: &str, action: Action, conditions: &[Condition]) -> Rule {
+fn rule(names: &str, action: Action, conditions: &[Condition]) -> Rule<'static> {
     Rule {
         names: names.split_whitespace().map(Into::into).collect(),
         action,
@@ -25,11 +25,11 @@ fn rule(names: &str, action: Action, conditions: &[Condition]) -> Rule {
     }
 }
 
-fn profile(default: Action, rules: &[Rule]) -> Profile {
+fn profile(default: Action, rules: &[Rule<'static>]) -> Profile<'static> {
     Profile { default, architectures: vec![], rules: rules.to_vec(), flags: Flags::default(), strict: false }
 }
 
-fn on(architectures: &[Architecture], default: Action, rules: &[Rule]) -> Profile {
+fn on(architectures: &[Architecture], default: Action, rules: &[Rule<'static>]) -> Profile<'static> {
     Profile { architectures: architectures.to_vec(), ..profile(default, rules) }
 }
 
@@ -402,8 +402,9 @@ fn all_problems_are_told_at_once() {
 fn flags_become_bits_and_none_is_dropped() {
     let all = Flags { tsync: true, log: true, spec_allow: true, wait_killable_recv: true };
     let notify = [rule("mkdir", Action::Notify, &[])];
-    let bits =
-        |flags: Flags, rules: &[Rule]| filter(&Profile { flags, ..profile(DENY, rules) }, NATIVE).flags;
+    let bits = |flags: Flags, rules: &[Rule<'static>]| {
+        filter(&Profile { flags, ..profile(DENY, rules) }, NATIVE).flags
+    };
     assert_eq!(bits(all, &notify), 1 | 2 | 4 | 8 | 16 | 32);
     assert_eq!(bits(Flags { wait_killable_recv: false, ..all }, &[]), 1 | 2 | 4);
     assert_eq!(bits(Flags::default(), &notify), 8);

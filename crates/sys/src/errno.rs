@@ -34,6 +34,7 @@ impl Errno {
     pub const DQUOT: Errno = Errno(libc::EDQUOT);
     pub const FAULT: Errno = Errno(libc::EFAULT);
     pub const SRCH: Errno = Errno(libc::ESRCH);
+    pub const CONNRESET: Errno = Errno(libc::ECONNRESET);
 
     /// As strerror(3) words it, in lower case as Go does: engines match on these texts.
     pub fn words(self) -> &'static str {

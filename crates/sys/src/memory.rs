@@ -24,7 +24,8 @@ pub fn map_file(fd: i32) -> Result<&'static [u8]> {
             fd as usize,
             0,
         )
-    }?;
+    }
+    .and_then(mapped)?;
     // SAFETY: the mapping is readable for `size` bytes and is never unmapped.
     Ok(unsafe { core::slice::from_raw_parts(address as *const u8, size) })
 }
@@ -50,7 +51,8 @@ impl SharedPage {
                 fd as usize,
                 0,
             )
-        }?;
+        }
+        .and_then(mapped)?;
         Ok(SharedPage(address as *mut u8))
     }
 
@@ -110,7 +112,14 @@ fn pages(bytes: usize) -> Result<*mut u8> {
             0,
         )
     }
+    .and_then(mapped)
     .map(|address| address as *mut u8)
+}
+
+/// Is it an address that the kernel may have chosen (vm.mmap_min_addr apart)? A seccomp filter can answer with any number.
+fn mapped(address: usize) -> Result<usize> {
+    const PAGE: usize = 4096;
+    if address >= PAGE && address.is_multiple_of(PAGE) { Ok(address) } else { Err(Errno::PROTO) }
 }
 
 /// Read a file from its start into memory of its own, up to a limit in bytes; kept as long as the process lives.

@@ -113,9 +113,14 @@ const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 pub fn capget() -> Result<Capabilities> {
     let header = CapHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
-    let mut data = [CapData::default(), CapData::default()];
+    // No process has every bit in these: they stay where a seccomp filter, not the kernel, has answered.
+    let untouched = || CapData { effective: u32::MAX, permitted: 0, inheritable: u32::MAX };
+    let mut data = [untouched(), untouched()];
     // SAFETY: version 3 fills two data structs.
     unsafe { syscall2(libc::SYS_capget, &raw const header as usize, data.as_mut_ptr() as usize) }?;
+    if data.iter().any(|half| half.effective & !half.permitted != 0) {
+        return Err(Errno::PROTO);
+    }
     let [low, high] = data;
     let join = |low: u32, high: u32| low as u64 | (high as u64) << 32;
     Ok(Capabilities {
@@ -343,32 +348,34 @@ pub fn execute(path: &CStr, args: &PointerArray, env: &PointerArray) -> Errno {
     result.err().unwrap_or(Errno::INVAL)
 }
 
-/// A copy of the calling process (clone3(2) without shared memory): in the copy `Ok(None)`. Only for
-/// single-threaded programs.
+/// A copy of the calling process, without shared memory: in the copy `Ok(None)`. Only for single-threaded programs.
 pub fn fork() -> Result<Option<crate::clone::Child>> {
-    let mut pidfd = -1i32;
-    let args = crate::clone::CloneArgs {
-        flags: libc::CLONE_PIDFD as u64,
-        pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..Default::default()
-    };
-    // SAFETY: the copy has its own memory and returns into the same code on its own copy of the stack.
-    let pid = unsafe {
-        syscall2(libc::SYS_clone3, &raw const args as usize, size_of::<crate::clone::CloneArgs>())
-    }?;
-    Ok((pid != 0).then(|| crate::clone::Child { pid: pid as i32, pidfd: Fd::own(pidfd) }))
+    copy(libc::SIGCHLD)
 }
 
-/// A copy of the calling process as a child of its parent (clone(2) with CLONE_PARENT): in the copy `Ok(None)`. Only
-/// for single-threaded programs. clone(2), because seccomp filters can look at its flags and often refuse clone3(2).
+/// The same as a child of the caller's parent (CLONE_PARENT).
 pub fn fork_sibling() -> Result<Option<crate::clone::Child>> {
-    let mut pidfd = -1i32;
-    let flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as usize;
+    copy(libc::CLONE_PARENT)
+}
+
+/// clone(2), because seccomp filters can look at its flags and often refuse clone3(2). The copy is known by what the
+/// kernel writes into its memory, since a filter can answer any call with any number: EPROTO then.
+fn copy(flags: i32) -> Result<Option<crate::clone::Child>> {
+    let (mut pidfd, mut own) = (-1i32, 0i32);
+    let flags = flags | libc::CLONE_PIDFD | libc::CLONE_CHILD_SETTID;
     // SAFETY: without CLONE_VM the copy has its own memory and returns into the same code on its own copy of the
-    // stack; the kernel writes one i32 to `pidfd`.
-    let pid = unsafe { syscall5(libc::SYS_clone, flags, 0, &raw mut pidfd as usize, 0, 0) }?;
-    Ok((pid != 0).then(|| crate::clone::Child { pid: pid as i32, pidfd: Fd::own(pidfd) }))
+    // stack; the kernel writes one i32 to `pidfd`, and in the copy one to `own`.
+    let pid = unsafe {
+        let (pidfd, own) = (&raw mut pidfd as usize, &raw mut own as usize);
+        syscall5(libc::SYS_clone, flags as usize, 0, pidfd, own, 0)
+    }?;
+    // SAFETY: it lives here; volatile, since the kernel may have written to it.
+    match (pid, unsafe { (&raw const own).read_volatile() }) {
+        (0, 0) => Err(Errno::PROTO),
+        (0, _) => Ok(None),
+        _ if pidfd < 0 => Err(Errno::PROTO),
+        _ => Ok(Some(crate::clone::Child { pid: pid as i32, pidfd: Fd::own(pidfd) })),
+    }
 }
 
 /// How a child ended.

@@ -202,11 +202,16 @@ pub fn send_datagram(socket: i32, data: &[u8], fds: impl Iterator<Item = i32>) -
 /// Is the other side of a stream or seqpacket socket gone? Takes nothing from the queue.
 pub fn is_hung_up(socket: i32) -> bool {
     let mut byte = 0u8;
+    let mut part = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: zeroed is a valid msghdr.
+    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-    // SAFETY: one writable byte.
-    let result = unsafe {
-        syscall6(libc::SYS_recvfrom, socket as usize, &raw mut byte as usize, 1, flags as usize, 0, 0)
-    };
+    // recvmsg(2), not another call that a seccomp filter could forbid.
+    // SAFETY: every pointer in the message is to something that lives here and is writable.
+    let result =
+        unsafe { syscall3(libc::SYS_recvmsg, socket as usize, &raw mut message as usize, flags as usize) };
     result == Ok(0)
 }
 

@@ -56,6 +56,10 @@ fn sweep(verb: &str, step: usize, systemd: bool) -> (usize, usize) {
             "pids": {"limit": 50}
         });
         bundle.set("/linux/resources", resources);
+        // Without no_new_privs and CAP_SYS_ADMIN the filter is there as early as it can be.
+        let profile = include_str!("../../../crates/seccomp/tests/like-docker.json");
+        bundle.set("/linux/seccomp", profile.parse().unwrap());
+        bundle.set("/process/noNewPrivileges", runtime_tests::json!(false));
         let pids = t.scratch("pid-files");
         // The first run makes the mount points in the root and is not looked at.
         attempt(t, &mut bundle, systemd, verb, &[]);

@@ -156,7 +156,7 @@ pub fn through(name: &str) -> Option<(&'static str, u64, u64)> {
 
 /// A profile, read word for word: rules in their order, one after the other.
 pub struct Reading<'a> {
-    profile: &'a Profile,
+    profile: &'a Profile<'a>,
     interfaces: HashMap<Architecture, Interface>,
 }
 
@@ -173,7 +173,7 @@ struct Interface {
 const ARM_PRIVATE: std::ops::Range<u32> = 0xf_0000..0xf_0010;
 
 impl<'a> Reading<'a> {
-    pub fn new(profile: &'a Profile, native: Architecture) -> Self {
+    pub fn new(profile: &'a Profile<'a>, native: Architecture) -> Self {
         let mut interfaces = HashMap::new();
         for architecture in std::iter::once(native).chain(profile.architectures.iter().copied()) {
             interfaces.entry(architecture).or_insert_with(|| Interface::new(profile, architecture));
@@ -256,7 +256,7 @@ impl Interface {
             }
         };
         for (at, rule) in profile.rules.iter().enumerate() {
-            for name in &rule.names {
+            for name in rule.names.iter() {
                 let multiplexer = through(name).and_then(|(other, ..)| syscall_number(other, architecture));
                 for number in [syscall_number(name, architecture), multiplexer].into_iter().flatten() {
                     newer(&mut interface, number);
@@ -320,7 +320,7 @@ fn condition_holds(condition: &Condition, architecture: Architecture, arguments:
 }
 
 /// `linux.seccomp` as JSON.
-pub fn profile(json: &str) -> Profile {
+pub fn profile(json: &str) -> Profile<'static> {
     let json: Value = serde_json::from_str(json).unwrap();
     let errno = |value: &Value| value.as_u64().map(|errno| errno as u32);
     let action = |name: &Value, ret: &Value| Action::from_name(name.as_str().unwrap(), errno(ret)).unwrap();
@@ -351,7 +351,7 @@ pub fn profile(json: &str) -> Profile {
 }
 
 /// The fixture: what Docker's default profile says for amd64 with the default capabilities.
-pub fn like_docker() -> Profile {
+pub fn like_docker() -> Profile<'static> {
     profile(include_str!("../like-docker.json"))
 }
 

@@ -91,7 +91,7 @@ impl Bytes<'_> {
 }
 
 /// A profile that [`coracle_seccomp::compile`] accepts, unless it is too long, and the native architecture.
-pub fn profile(bytes: &[u8]) -> (Profile, Architecture) {
+pub fn profile(bytes: &[u8]) -> (Profile<'static>, Architecture) {
     let mut bytes = Bytes(bytes);
     let default = match bytes.pick(&ACTIONS) {
         Action::Notify => Action::Allow,
@@ -130,7 +130,7 @@ pub fn profile(bytes: &[u8]) -> (Profile, Architecture) {
                 value_two: bytes.value(),
             })
             .collect();
-        rules.push(Rule { names, action, conditions });
+        rules.push(Rule { names: names.into(), action, conditions });
     }
     (Profile { default, architectures, rules, flags: Flags::ABSENT, strict: false }, native)
 }
