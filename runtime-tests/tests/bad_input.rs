@@ -946,7 +946,10 @@ fn b142_hostile_environment() {
             .env("TZ", "\u{1b}garbage");
         let out = run.run();
         out.expect_code(3);
-        assert_eq!(out.stderr, "");
+        assert_eq!(
+            out.stderr,
+            "oar: warning: NOTIFY_SOCKET \"bogus\" is neither an absolute path nor @name\n"
+        );
         t.rt(&["state", "nobody"]).env("RUST_BACKTRACE", "full").run().clean_error();
         let out = t.run_with(&b, &[]).env("LISTEN_FDS", "abc").run();
         assert!(out.code == 3 || out.stderr.starts_with("oar: "), "{out}");

@@ -563,12 +563,13 @@ fn each_exec_is_told() {
         let parked: i32 = fs::read_to_string(&pid_file).unwrap().parse().unwrap();
         exec(&[], &["/no/such"]).failed();
         exec(&["--start", "p"], &[]).ok();
-        assert_eq!(lines.until_type(&c.id, "exec")["pid"], parked);
         c.kill("KILL").ok();
         for pid in [pid, parked] {
             t.wait_pid(pid);
         }
-        assert_eq!(types(&lines.end().1, &c.id), ["following", "exec", "exec", "exited"]);
+        let told = lines.end().1;
+        assert_eq!(types(&told, &c.id), ["following", "exec", "exec", "exited"]);
+        assert_eq!((&told[1]["pid"], &told[2]["pid"]), (&json!(pid), &json!(parked)));
     });
 }
 

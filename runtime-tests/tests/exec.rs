@@ -782,18 +782,27 @@ fn t15_what_others_see_of_it_can_do_no_more_than_the_command() {
         let caps = json!(["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
         b.set("/process/capabilities", json!({"bounding": caps, "permitted": caps, "effective": caps}));
         b.sh("while [ ! -e /stop ]; do for p in /proc/[0-9]*; do if grep -q oar-init $p/comm; then \
-              grep -h CapEff $p/status; ls -l $p/fd; fi; done; done 2>/dev/null > /seen; echo end >> /seen");
+              grep -hE 'CapEff|CapPrm' $p/status; fi; done; done 2>/dev/null > /seen; echo end >> /seen");
+        // The scheduler that a fork takes away, and an ordinary one.
+        b.set(
+            "/process/scheduler",
+            json!({"policy": "SCHED_OTHER", "nice": 1, "flags": ["SCHED_FLAG_RESET_ON_FORK"]}),
+        );
         let c = t.create(&b);
         c.start();
-        for _ in 0..40 {
+        let ordinary = json!({"args": ["true"], "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
+            "scheduler": {"policy": "SCHED_OTHER"}});
+        let ordinary = process_file(t, &ordinary);
+        for _ in 0..20 {
             exec(t, &c, &[], &["true"]).ok();
+            exec(t, &c, &["--process", &ordinary], &[]).ok();
         }
         fs::write(c.bundle.join("rootfs/stop"), "").unwrap();
         assert_eq!(c.wait(), 0);
         let seen = fs::read_to_string(c.bundle.join("rootfs/seen")).unwrap();
         assert!(seen.ends_with("end\n"), "{seen}");
-        for line in seen.lines().filter(|line| line.starts_with("CapEff")) {
-            assert_eq!(line, "CapEff:\t0000000000080004", "{seen}");
+        for line in seen.lines().filter(|line| line.starts_with("Cap")) {
+            assert!(line.ends_with("\t0000000000080004"), "{seen}");
         }
     });
 }
@@ -827,6 +836,66 @@ fn of_two_phases() {
         c.kill("KILL").ok();
         t.wait_pid(fs::read_to_string(&pid_file).unwrap().parse().unwrap());
         t.rt(&["delete", "--force", &c.id]).run().ok();
+    });
+}
+
+#[test]
+fn with_one_place_left() {
+    run_case(any(), |t| {
+        let mut b = t.bundle();
+        b.set("/linux/resources/pids", json!({"limit": 2}));
+        let c = running(t, &mut b);
+        exec(t, &c, &[], &["true"]).ok();
+        let mut b = t.bundle();
+        b.set("/process/rlimits", json!([{"type": "RLIMIT_NPROC", "soft": 2, "hard": 2}]));
+        b.set("/process/user", json!({"uid": 54_321, "gid": 54_321}));
+        let c = running(t, &mut b);
+        exec(t, &c, &[], &["true"]).ok();
+    });
+}
+
+#[test]
+fn a_hook_may_exec() {
+    run_case(any(), |t| {
+        let mut b = t.bundle();
+        let script = format!(
+            "exec {} --root {} exec $(sed 's/.*\"id\": *\"\\([^\"]*\\)\".*/\\1/') sh -c 'echo x > /hooked'",
+            t.runtime.display(),
+            t.state_root().display()
+        );
+        b.set("/hooks", json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}));
+        b.args(SLEEP);
+        let c = t.create(&b);
+        let before = std::time::Instant::now();
+        c.start();
+        assert!(b_has(&c, "hooked"));
+        assert!(before.elapsed() < std::time::Duration::from_secs(9), "{:?}", before.elapsed());
+    });
+}
+
+#[test]
+fn names_of_two_phases_are_exclusive() {
+    run_case(oar_only("exec --create"), |t| {
+        let c = running(t, &mut t.bundle());
+        for round in 0..4 {
+            let name = format!("n{round}");
+            let pid_files: Vec<_> = (0..4).map(|n| t.dir.join(format!("pid-{round}-{n}"))).collect();
+            let runs: Vec<_> = pid_files
+                .iter()
+                .map(|file| {
+                    let flags = ["--create", &name, "--pid-file", file.to_str().unwrap()];
+                    t.rt(&[&["exec"], &flags[..], &[&c.id, "true"]].concat()).spawn()
+                })
+                .collect();
+            let made = runs.into_iter().map(|run| run.wait()).filter(|out| out.code == 0).count();
+            assert_eq!(made, 1);
+            exec(t, &c, &["--start", &name], &[]).ok();
+            for file in pid_files.iter().filter(|file| file.exists()) {
+                t.wait_pid(fs::read_to_string(file).unwrap().parse().unwrap());
+            }
+        }
+        exec(t, &c, &["--create", &"n".repeat(65)], &["true"]).clean_error().says("at most 64 bytes");
+        assert_eq!(fs::read_dir(t.state_root().join(&c.id)).unwrap().count(), 2);
     });
 }
 

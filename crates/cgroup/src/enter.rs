@@ -17,9 +17,10 @@ use nix::fcntl::OFlag;
 
 use crate::cgroup::{Cgroup, Tree};
 use crate::error::Error;
+use crate::inside::Apart;
 use crate::{host, location, tree};
 
-/// Below this limit the caller itself could be killed for want of memory while it is inside. Bytes.
+/// With less than this left the caller itself could be killed for want of memory while it is inside. Bytes.
 const SMALL_MEMORY: i64 = 8 << 20;
 
 /// The calling thread is in the container's v1 cgroups. Dropping it goes back; [`Entered::leave`] also tells
@@ -77,7 +78,13 @@ fn too_small(tree: &Tree) -> Result<bool, Error> {
     {
         return Ok(true);
     }
-    Ok(tree.has("memory") && value("memory.limit_in_bytes")?.is_some_and(|limit| limit < SMALL_MEMORY))
+    if tree.has("memory")
+        && let Some(limit) = value("memory.limit_in_bytes")?
+    {
+        let used = value("memory.usage_in_bytes")?.unwrap_or(0);
+        return Ok(limit.saturating_sub(used) < SMALL_MEMORY);
+    }
+    Ok(false)
 }
 
 /// The v1 freezer would hold the calling thread, and let no signal end it.
@@ -98,7 +105,7 @@ fn way_back(tree: &Tree, own: &[host::Membership], mounts: &[host::Mounted]) -> 
     tree::open_file(group.as_fd(), "tasks", OFlag::O_WRONLY).ok()
 }
 
-impl Entered<'_> {
+impl<'a> Entered<'a> {
     /// Goes back, then moves `child` into the hierarchies that the thread could not enter. After an error
     /// kill the child: it is not where it belongs, or the caller is not.
     pub fn leave(mut self, child: Option<i32>) -> Result<(), Error> {
@@ -106,6 +113,12 @@ impl Entered<'_> {
         let Some(child) = child else { return Ok(()) };
         let trees = self.left_out.iter().filter_map(|index| self.cgroup.trees.get(*index));
         trees.into_iter().try_for_each(|tree| tree.attach(child))
+    }
+
+    /// Goes back, and tells which hierarchies the child is not in yet.
+    pub fn apart(mut self) -> Result<Apart<'a>, Error> {
+        self.go_back()?;
+        Ok(Apart { cgroup: self.cgroup, trees: std::mem::take(&mut self.left_out) })
     }
 
     fn go_back(&mut self) -> Result<(), Error> {

@@ -57,11 +57,43 @@ impl Cgroup {
     }
 }
 
+/// Hierarchies in which a process is not born, and is moved to when it is ready.
+#[derive(Debug)]
+pub struct Apart<'a> {
+    pub(crate) cgroup: &'a Cgroup,
+    /// By their places in it.
+    pub(crate) trees: Vec<usize>,
+}
+
 impl Cgroup {
-    /// Moves a process in, in every hierarchy: where it cannot be born there, since a frozen cgroup2 would hold whoever
-    /// waits for its exec.
-    pub fn move_in(&self, pid: i32) -> Result<(), Error> {
-        self.trees.iter().try_for_each(|tree| tree.attach(pid))
+    /// All of them: a frozen cgroup would hold whoever waits for a process that is born in it.
+    pub fn apart(&self) -> Apart<'_> {
+        Apart { cgroup: self, trees: (0..self.trees.len()).collect() }
+    }
+
+    /// pids.max of cgroup2 leaves no room for two more, of which one is gone in a moment.
+    pub fn is_crowded(&self) -> Result<bool, Error> {
+        let Some(tree) = self.unified() else { return Ok(false) };
+        let value = |file: &str| -> Result<Option<i64>, Error> {
+            Ok(tree.read_if_there(file)?.and_then(|text| text.trim().parse().ok()))
+        };
+        let Some(limit) = value("pids.max")? else { return Ok(false) };
+        Ok(limit - value("pids.current")?.unwrap_or(0) < 2)
+    }
+}
+
+impl Apart<'_> {
+    /// And cgroup2.
+    pub fn with_unified(mut self) -> Self {
+        let unified = self.cgroup.trees.iter().position(Tree::unified);
+        self.trees.extend(unified.filter(|index| !self.trees.contains(index)));
+        self
+    }
+
+    /// Moves the process in. Limits on how many may be there do not hold it up.
+    pub fn attach(&self, pid: i32) -> Result<(), Error> {
+        let trees = self.trees.iter().filter_map(|index| self.cgroup.trees.get(*index));
+        trees.into_iter().try_for_each(|tree| tree.attach(pid))
     }
 }
 

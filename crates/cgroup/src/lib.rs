@@ -76,7 +76,7 @@ pub use cgroup::{Cgroup, Ownership};
 pub use enter::Entered;
 pub use error::Error;
 pub use host::host;
-pub use inside::Inside;
+pub use inside::{Apart, Inside};
 pub use limits::Changed;
 pub use location::{Directory, Location, Unit, locate};
 pub use stats::{Poll, Stats};

@@ -225,7 +225,7 @@ impl Init {
             Op::Scheduler { policy, flags, nice, priority, runtime, deadline, period } => {
                 let attr =
                     process::SchedAttr { size: 0, policy, flags, nice, priority, runtime, deadline, period };
-                Ok(process::sched_setattr(attr)?)
+                Ok(process::sched_setattr(0, attr)?)
             }
             Op::IoPriority { value } => Ok(process::set_io_priority(value)?),
             Op::Personality { domain } => Ok(process::personality(domain)?),

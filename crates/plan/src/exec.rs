@@ -10,8 +10,11 @@ use std::str::FromStr;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Spec};
 
 use crate::check::Check;
+use crate::namespaces::Namespaces;
 use crate::plan::{Ending, Filter, no_new_privileges};
-use crate::types::{Action, Host, Namespace, Options, Outside, Plan, Resources, Step, Violation, Warning};
+use crate::types::{
+    Action, Host, Namespace, Options, Outside, Plan, Resources, Scheduler, Step, Violation, Warning,
+};
 use crate::{capabilities, cgroup, memory_policy, namespaces, rootfs, scheduling, seccomp};
 
 /// The process to execute.
@@ -118,23 +121,36 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
     steps.extend(ending.labels);
 
     let filter = Filter::place(filter, &process, &ending.capabilities, false);
-    // Where others may look at it, as little as can be is done; but a filter may forbid the copy, and the kernel gives a
-    // copy the ordinary scheduler in place of these.
     let forks = namespaces.has(Namespace::Pid);
-    let filtered = |step: &Option<Step>| matches!(step, Some(Step { action: Action::Seccomp(filter), .. }) if !filter.allows_fork);
-    let fork_first =
-        forks && (filtered(&filter.early) || ending.scheduler.as_ref().is_some_and(is_reset_by_fork));
-    if fork_first {
-        steps.push(add(Action::Fork));
+    // The kernel gives a copy the ordinary scheduler in place of such a one.
+    let mut scheduler = None;
+    match &ending.scheduler {
+        Some(Step { action: Action::Scheduler(given), .. }) if forks && is_reset_by_fork(given) => {
+            scheduler = Some(*given);
+        }
+        _ => steps.extend(ending.scheduler.clone()),
     }
-    steps.extend(ending.scheduler);
     steps.extend(ending.io_priority);
     steps.push(ending.identity);
     steps.push(ending.find);
+    // Where others may look at it, as little as can be is done and allowed; but a filter may forbid the copy.
+    let forbidden =
+        matches!(&filter.early, Some(Step { action: Action::Seccomp(filter), .. }) if !filter.allows_fork);
+    if forks && forbidden {
+        if !namespaces.user() && may_be_traced(&namespaces, own, &process) {
+            check.violation(
+                "linux.seccomp",
+                "forbids clone, so that a process for exec would stand among others that may trace it before it has \
+                 given up its capabilities: process.noNewPrivileges or a user namespace prevents that",
+            );
+            return Err(check.violations);
+        }
+        steps.push(add(Action::Fork));
+    }
     steps.extend(filter.early);
     steps.push(ending.capabilities);
     steps.extend(no_new_privileges(&process));
-    if forks && !fork_first {
+    if forks && !forbidden {
         steps.push(add(Action::Fork));
     }
     steps.push(ending.session);
@@ -151,7 +167,7 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
         // Its limits stay as they are.
         cgroup: crate::CgroupPlan { resources: Resources::default(), ..cgroup },
         spawn: namespaces.spawn,
-        outside: Outside { seccomp_listener, ..ending.outside },
+        outside: Outside { seccomp_listener, scheduler, ..ending.outside },
         steps,
         hooks: Default::default(),
         terminal,
@@ -162,11 +178,19 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
 }
 
 /// sched(7), "Resetting scheduling policy for child processes": what the flag says, and SCHED_DEADLINE cannot fork.
-fn is_reset_by_fork(step: &Step) -> bool {
+fn is_reset_by_fork(scheduler: &Scheduler) -> bool {
     const SCHED_DEADLINE: u32 = 6;
     const SCHED_FLAG_RESET_ON_FORK: u64 = 1;
-    matches!(&step.action, Action::Scheduler(scheduler)
-        if scheduler.policy == SCHED_DEADLINE || scheduler.flags & SCHED_FLAG_RESET_ON_FORK != 0)
+    scheduler.policy == SCHED_DEADLINE || scheduler.flags & SCHED_FLAG_RESET_ON_FORK != 0
+}
+
+/// Can there be somebody in the pid namespace with CAP_SYS_PTRACE, which init's being undumpable does not keep out?
+fn may_be_traced(namespaces: &Namespaces, own: &Process, process: &Process) -> bool {
+    let has = |process: &Process| {
+        let sets = process.capabilities().iter();
+        sets.flat_map(|sets| sets.bounding().iter().flatten()).any(|one| *one == Capability::SysPtrace)
+    };
+    namespaces.spawn.joins(Namespace::Pid) || has(own) || has(process)
 }
 
 /// What the document says, and of the rest what the container's process has.

@@ -83,13 +83,41 @@ fn the_pid_namespace_is_entered_last_where_that_can_be() {
     assert!(at(&plan, "set the capabilities") < at(&plan, FORK));
 
     let scheduler = |value: Value| with(&[("/process/scheduler", value)]);
-    for first in [
+    for reset in [
         scheduler(json!({"policy": "SCHED_OTHER", "flags": ["SCHED_FLAG_RESET_ON_FORK"]})),
         scheduler(json!({"policy": "SCHED_DEADLINE", "runtime": 1024, "deadline": 2048, "period": 4096})),
     ] {
-        let plan = like(&first, Changes::default());
-        assert!(at(&plan, FORK) < at(&plan, "set the scheduler"), "{first}");
+        // It would be lost in the copy, so the runtime sets it.
+        let plan = like(&reset, Changes::default());
+        assert!(plan.outside.scheduler.is_some(), "{reset}");
+        assert!(!steps(&plan).contains(&"set the scheduler".to_string()));
+        assert!(at(&plan, "set the capabilities") < at(&plan, FORK));
     }
+    let plan = like(&scheduler(json!({"policy": "SCHED_BATCH"})), Changes::default());
+    assert!(plan.outside.scheduler.is_none() && at(&plan, "set the scheduler") < at(&plan, FORK));
+}
+
+/// Then it has more than the command for a moment, which nobody in there may be able to use.
+#[test]
+fn nobody_may_trace_the_copy_that_a_filter_forbids_later() {
+    let deny = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["clone"], "action": "SCMP_ACT_ERRNO"}]});
+    let trace = json!({"bounding": ["CAP_SYS_PTRACE"]});
+    let denying = |more: &[(&str, Value)]| with(&[&[("/linux/seccomp", deny.clone())], more].concat());
+    let asked = |changes: Changes| Exec::Like(Changes { args: vec!["/bin/id".into()], ..changes });
+    let plain = asked(Changes::default());
+    let ptrace = asked(Changes { capabilities: vec!["CAP_SYS_PTRACE".into()], ..Changes::default() });
+    let joined = json!([{"type": "mount"}, {"type": "pid", "path": "/proc/1/ns/pid"}]);
+    for (container, exec) in [
+        (denying(&[("/process/capabilities", trace.clone())]), &plain),
+        (denying(&[("/linux/namespaces", joined)]), &plain),
+        (denying(&[]), &ptrace),
+    ] {
+        let refused = plan_of(&container, exec).unwrap_err();
+        assert!(refused.len() == 1 && refused[0].starts_with("linux.seccomp: forbids clone"), "{refused:?}");
+    }
+    plan_of(&denying(&[]), &plain).unwrap();
+    plan_of(&denying(&[("/process/capabilities", trace), ("/process/noNewPrivileges", json!(true))]), &plain)
+        .unwrap();
 }
 
 #[test]

@@ -307,6 +307,7 @@ impl Attempt {
                 procfs: -1,
                 gives_limits: decided.host.raise_rlimits,
             };
+            let prepared = launch::prepare(&context, !join.is_empty())?;
             // On v1 the thread itself goes in, so that the child is born there: moving a process takes 10 ms.
             let entered = self.cgroup.as_ref().map(Cgroup::enter).transpose().map_err(cgroup::error)?;
             let born = Born {
@@ -315,7 +316,7 @@ impl Attempt {
                 cgroup: self.cgroup.as_ref().and_then(Cgroup::clone_fd),
                 time_offsets: &namespaces::time_offsets(&plan.spawn),
             };
-            let (child, outcome) = launch::spawn(&context, &born, &|index| {
+            let child = launch::spawn(&context, &prepared, &born, &|index| {
                 let fd = join.get(index).map(|(fd, _)| *fd);
                 let index = joined.iter().position(|joined| Some(joined.as_raw_fd()) == fd);
                 let join = index.and_then(|index| plan.spawn.join.get(index));
@@ -328,7 +329,7 @@ impl Attempt {
             if let Some(entered) = entered {
                 entered.leave(Some(child.pid)).map_err(cgroup::error)?;
             }
-            (ours, child, outcome)
+            (ours, child, prepared.outcome)
         };
         if matches!(driver, Driver::Systemd { .. }) {
             driver.start(&plan.cgroup, child.pid)?;
@@ -451,6 +452,10 @@ impl Ready {
             Started::Yes | Started::Died => {
                 return Err(launch::died(&self.child, Some(&self.record.cgroup.open())));
             }
+        }
+        if !self.record.hooks.poststart.is_empty() {
+            // A hook may want to exec.
+            self.directory.admit()?;
         }
         poststart(&self.record, signals)
     }

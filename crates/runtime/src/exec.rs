@@ -25,7 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::foreground::{self, ExitStatus, Signals};
 use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
 use crate::messages::{self, Started};
-use crate::record::{Directory, Process, Record, Shared};
+use crate::record::{Directory, Held, Process, Record};
 use crate::status::{self, Status, Waiting};
 use crate::step::{self, Named};
 use crate::{Created, Id, Runtime, Told, cgroup, config, errno, hooks, lower, probe, start};
@@ -60,7 +60,8 @@ pub struct ExecOptions {
 
 /// A process up to the point where it may go.
 struct Ready {
-    directory: Shared,
+    claim: Option<Claim>,
+    directory: Held,
     record: Record,
     late_steps: Vec<Named>,
     child: Child,
@@ -121,35 +122,35 @@ impl Runtime {
     /// It is the caller's child.
     pub fn exec_create(&self, id: &Id, name: &Id, options: &ExecOptions) -> Result<Created> {
         let signals = self.signals(false)?;
-        let ready = self.prepare(id, options, signals.as_ref(), Some(name))?;
+        let mut ready = self.prepare(id, options, signals.as_ref(), Some(name))?;
         let pid = ready.child.pid;
         match ready.park(name) {
-            Ok(()) => Ok(Created { pid, warnings: ready.warnings, notes: ready.notes }),
-            Err(error) => {
-                let (record, socket) = parked_files(name);
-                for file in [record, socket] {
-                    std::fs::remove_file(ready.directory.member(&file)).ok(); // it may not be there yet
+            Ok(()) => {
+                if let Some(claim) = &mut ready.claim {
+                    claim.keep = true;
                 }
-                Err(ready.abandon(error))
+                Ok(Created { pid, warnings: ready.warnings, notes: ready.notes })
             }
+            Err(error) => Err(ready.abandon(error)),
         }
     }
 
     /// Execute what [`Runtime::exec_create`] has made. Succeeds only when its command was executed.
     pub fn exec_start(&self, id: &Id, name: &Id) -> Result<()> {
-        let directory = Directory::open(&self.root, id)?.share()?;
+        check_name(name)?;
+        let mut directory = Directory::open(&self.root, id)?.hold(false)?;
         let record = directory.read()?;
         let (file, socket) = parked_files(name);
         let Some(parked) = read_parked(&directory.member(&file))? else {
             return Err(Error::new(Code::NotFound, format!("process {name} does not exist")));
         };
-        let remove = || {
+        let remove = |directory: &Directory| {
             for file in [&file, &socket] {
                 std::fs::remove_file(directory.member(file)).ok(); // another start may have been here
             }
         };
         let Some(pidfd) = status::living(&parked.process)? else {
-            remove();
+            remove(&directory);
             return Err(Error::new(Code::State, format!("process {name} has ended before it was started")));
         };
         let init = match status::waiting(&directory, &socket)? {
@@ -162,10 +163,12 @@ impl Runtime {
             }
         };
         let group = record.map(|record| record.cgroup.open());
+        // It depends on others from here on.
+        directory.let_go();
         let signals = self.signals(false)?;
         let (process, steps) = (&parked.process, &parked.late_steps);
         let started = start::execute(&init, process, &pidfd, steps, group.as_ref(), signals.as_ref());
-        remove();
+        remove(&directory);
         started.inspect(|()| announce(&directory, parked.process.pid))
     }
 
@@ -177,7 +180,7 @@ impl Runtime {
         parked: Option<&Id>,
     ) -> Result<Ready> {
         launch::check_preserved(options.preserve_fds)?;
-        let mut directory = Directory::open(&self.root, id)?.share()?;
+        let mut directory = Directory::open(&self.root, id)?.hold(parked.is_some())?;
         let record = directory.read()?;
         let (status, pidfd) = status::derive(&directory, record.as_ref())?;
         let refused = |why: &str| Err(Error::new(Code::State, format!("cannot exec in {why}")));
@@ -211,10 +214,7 @@ impl Runtime {
         if !crate::create::signal(pidfd.as_fd(), 0)? {
             return refused("a stopped container: container not running");
         }
-        let listener = match parked {
-            Some(name) => Some(claim(&directory, name)?),
-            None => None,
-        };
+        let claim = parked.map(|name| claim(&directory, name)).transpose()?;
 
         let (ours, theirs) = socket::pair().map_err(|error| Error::system("socketpair", errno(error)))?;
         let (control, theirs) = (OwnedFd::from(ours), OwnedFd::from(theirs));
@@ -225,7 +225,7 @@ impl Runtime {
             cgroup: None,
             privileged: host.privileged,
             control: theirs.as_raw_fd(),
-            listener: listener.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            listener: claim.as_ref().map_or(-1, |claim| claim.listener.as_raw_fd()),
             hook_output: -1,
             joined: &[],
             late_join: &late_join,
@@ -233,17 +233,26 @@ impl Runtime {
             gives_limits: host.raise_rlimits,
         };
         let join = [(pidfd.as_raw_fd(), namespaces.flags)];
-        // A frozen cgroup would hold the caller too, so the process is moved there when it waits for Go.
+        let prepared = launch::prepare(&context, !join.is_empty())?;
+        // A frozen cgroup would hold the caller too, and one that is full has no room for init and its copy.
         let paused = status == Status::Paused;
+        let crowded = paused || inside.is_crowded().map_err(cgroup::error)?;
         let entered = if paused { None } else { Some(inside.enter().map_err(cgroup::error)?) };
         let born = Born {
             namespaces: 0,
             join: if namespaces.flags == 0 { &[] } else { &join },
-            cgroup: if paused { None } else { inside.clone_fd() },
+            cgroup: if crowded { None } else { inside.clone_fd() },
             time_offsets: &[],
         };
-        let spawned = launch::spawn(&context, &born, &|_| "join the container's namespaces".to_string());
-        let (mut child, outcome) = spawned?;
+        // Whatever goes wrong, that it has ended explains it best.
+        let explain = |error: Error| match crate::create::signal(pidfd.as_fd(), 0) {
+            Ok(false) => Error::new(Code::State, "cannot exec in a stopped container: container not running"),
+            _ => error,
+        };
+        let spawned =
+            launch::spawn(&context, &prepared, &born, &|_| "join the container's namespaces".to_string());
+        let mut child = spawned.map_err(explain)?;
+        let outcome = prepared.outcome;
         let launch = Launch {
             plan: &plan,
             control: control.as_fd(),
@@ -256,26 +265,26 @@ impl Runtime {
             hooks::state_document(&record.id, words, pid, &record.bundle, &record.annotations)
         };
         let proceed = || {
-            match entered {
-                Some(entered) => entered.leave(Some(child.pid)),
-                None => inside.move_in(child.pid),
-            }
-            .map_err(cgroup::error)?;
+            let apart = match entered {
+                Some(entered) if crowded => entered.apart().map_err(cgroup::error)?.with_unified(),
+                Some(entered) => entered.apart().map_err(cgroup::error)?,
+                None => inside.apart(),
+            };
+            // From here on it takes as long as the container makes it; pause and delete need not wait for it.
+            directory.let_go();
             // Its copy will have these too.
             launch::give_oom_score(&plan, child.pid)?;
             set_cpus(child.pid, &plan.outside.initial_cpus, "initial")?;
             drop(theirs);
             messages::send(control.as_fd(), MessageKind::Go)?;
-            if paused {
-                // It waits for resume, or for delete, who want the directory for themselves.
-                directory.let_go();
-            }
             let heard = launch.until_ready(&mut child, &mut sockets, &state, &mut || {
                 Err(Error::new(Code::System, "init asked for hooks that exec has not"))
             })?;
+            apart.attach(child.pid).map_err(cgroup::error)?;
             if host.raise_rlimits {
                 launch.give_limits(child.pid)?;
             }
+            launch.give_scheduler(child.pid)?;
             set_cpus(child.pid, &plan.outside.final_cpus, "final")?;
             launch.give_stdio(child.pid)?;
             if let Some(rdt) = &record.intel_rdt {
@@ -292,13 +301,13 @@ impl Runtime {
         let proceeded = proceed();
         let heard = match proceeded {
             Ok(heard) => heard,
-            Err(error) => return Err(abandon(&child, &control, error)),
+            Err(error) => return Err(explain(abandon(&child, &control, error))),
         };
         let late_steps = step::after_start(&plan);
         let notes = lines(&plan.notes);
         let warnings = warnings.into_iter().chain(heard.warnings).collect();
         let terminal = heard.terminal;
-        Ok(Ready { directory, record, late_steps, child, control, outcome, terminal, warnings, notes })
+        Ok(Ready { claim, directory, record, late_steps, child, control, outcome, terminal, warnings, notes })
     }
 }
 
@@ -319,9 +328,7 @@ impl Ready {
         };
         let process = Process { pid: self.child.pid, start_time };
         let parked = Parked { process, late_steps: self.late_steps.clone() };
-        let text = serde_json::to_vec(&parked)
-            .map_err(|error| Error::new(Code::System, format!("encode the record of a process: {error}")))?;
-        self.directory.replace(&parked_files(name).0, &text)?;
+        write_parked(&self.directory, name, &parked)?;
         messages::send(self.control.as_fd(), MessageKind::Go)
     }
 
@@ -339,8 +346,8 @@ fn abandon(child: &Child, control: &OwnedFd, mut error: Error) -> Error {
         && let Ok(Some((message, pidfd))) = messages::receive(control.as_fd())
     {
         if let (MessageKind::Forked, Some(pidfd)) = (message.kind, pidfd) {
-            let pidfd = Fd::own(std::os::fd::IntoRawFd::into_raw_fd(pidfd));
-            left.extend(launch::end(&Child { pid: message.detail as i32, pidfd }).err());
+            let copy = launch::own_child(Fd::own(std::os::fd::IntoRawFd::into_raw_fd(pidfd)));
+            left.extend(copy.and_then(|copy| launch::end(&copy)).err());
         }
     }
     for left in left {
@@ -356,7 +363,7 @@ struct Planned {
 }
 
 fn decide(
-    directory: &Shared,
+    directory: &Held,
     record: &Record,
     options: &ExecOptions,
     foreground: bool,
@@ -410,8 +417,25 @@ fn decide(
     Ok(Planned { host, warnings: lines(&warnings), plan })
 }
 
-/// A place to wait to be started, under a name that no living process has.
-fn claim(directory: &Shared, name: &Id) -> Result<OwnedFd> {
+/// A place to wait to be started. Its files go with it, until they are the process's.
+#[derive(Debug)]
+struct Claim {
+    listener: OwnedFd,
+    files: [PathBuf; 2],
+    keep: bool,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        for file in self.files.iter().filter(|_| !self.keep) {
+            std::fs::remove_file(file).ok(); // it may not be there yet
+        }
+    }
+}
+
+/// Under a name that no living process has. The directory is held alone.
+fn claim(directory: &Held, name: &Id) -> Result<Claim> {
+    check_name(name)?;
     let (file, socket) = parked_files(name);
     if let Some(parked) = read_parked(&directory.member(&file))?
         && status::living(&parked.process)?.is_some()
@@ -426,7 +450,28 @@ fn claim(directory: &Shared, name: &Id) -> Result<OwnedFd> {
             _ => {}
         }
     }
-    listen_for_start(directory, &socket)
+    // Until there is a process, the name is taken by the caller.
+    let pid = std::process::id() as i32;
+    let start_time = status::stat(pid)?.map_or(0, |(_, start_time)| start_time);
+    let parked = Parked { process: Process { pid, start_time }, late_steps: Vec::new() };
+    write_parked(directory, name, &parked)?;
+    let listener = listen_for_start(directory, &socket)?;
+    Ok(Claim { listener, files: [directory.member(&file), directory.member(&socket)], keep: false })
+}
+
+/// It becomes part of a socket's address, which has 107 bytes.
+fn check_name(name: &Id) -> Result<()> {
+    const LONGEST: usize = 64;
+    match name.as_str().len() {
+        0..=LONGEST => Ok(()),
+        _ => Err(Error::new(Code::Invalid, format!("the name of a process has at most {LONGEST} bytes"))),
+    }
+}
+
+fn write_parked(directory: &Held, name: &Id, parked: &Parked) -> Result<()> {
+    let text = serde_json::to_vec(parked)
+        .map_err(|error| Error::new(Code::System, format!("encode the record of a process: {error}")))?;
+    directory.replace(&parked_files(name).0, &text)
 }
 
 fn read_parked(path: &Path) -> Result<Option<Parked>> {

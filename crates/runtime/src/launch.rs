@@ -12,13 +12,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use coracle_cgroup::Cgroup;
-use coracle_plan::{Action, Namespace, Plan};
+use coracle_plan::{Action, Namespace, Plan, Scheduler};
 use coracle_program::MessageKind;
 use coracle_sys::clone::{self, Child, Spawn, Stage};
 use coracle_sys::{Fd, fd, process};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::linkat;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, linkat};
 
 use crate::error::{Code, Error, Result, words};
 use crate::foreground::{self, Signals};
@@ -79,19 +80,36 @@ pub(crate) struct Born<'a> {
     pub time_offsets: &'a [u8],
 }
 
-/// The process, and where it leaves its last word. `joining` names what the n-th namespace to join is for.
-pub(crate) fn spawn(
-    context: &lower::Context<'_>,
-    born: &Born<'_>,
-    joining: &dyn Fn(usize) -> String,
-) -> Result<(clone::Child, Option<OwnedFd>)> {
-    let plan = context.plan;
-    let lowered = lower::lower(context)?;
+/// What init is made of.
+pub(crate) struct Prepared {
+    lowered: lower::Lowered,
+    program: OwnedFd,
+    init: OwnedFd,
+    /// Where init leaves its last word.
+    pub outcome: Option<OwnedFd>,
+}
+
+/// All that takes memory. `hidden`: it will be where others are.
+pub(crate) fn prepare(context: &lower::Context<'_>, hidden: bool) -> Result<Prepared> {
+    let mut lowered = lower::lower(context)?;
     let program = lower::sealed(c"coracle-program", &lowered.program, false)?;
     let init = lower::sealed(c"coracle-init", INIT, true)?;
-    if !born.join.is_empty() || !context.late_join.is_empty() {
+    if hidden || !context.late_join.is_empty() {
         lower::hide(&init)?;
     }
+    let outcome = lowered.outcome.take();
+    Ok(Prepared { lowered, program, init, outcome })
+}
+
+/// The process. `joining` names what the n-th namespace to join is for.
+pub(crate) fn spawn(
+    context: &lower::Context<'_>,
+    prepared: &Prepared,
+    born: &Born<'_>,
+    joining: &dyn Fn(usize) -> String,
+) -> Result<Child> {
+    let plan = context.plan;
+    let Prepared { lowered, program, init, .. } = prepared;
     let number = std::ffi::CString::new(program.as_raw_fd().to_string()).unwrap_or_default();
 
     let mut inherit: Vec<i32> = lowered.descriptors.iter().map(AsRawFd::as_raw_fd).collect();
@@ -141,7 +159,7 @@ pub(crate) fn spawn(
             None => error,
         }
     })?;
-    Ok((child, lowered.outcome))
+    Ok(child)
 }
 
 /// A process on its way to its command.
@@ -172,6 +190,14 @@ impl Launch<'_> {
         mounted: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Heard> {
         let mut heard = Heard::default();
+        // Init is as good as its word, but a container that traces it could speak in its place: each thing is heard once,
+        // and only if it was planned.
+        let planned = |wanted: fn(&Action) -> bool| self.plan.steps.iter().any(|step| wanted(&step.action));
+        let mut mounts = planned(|action| *action == Action::RuntimeHooks);
+        let mut console = self.plan.terminal;
+        let mut fork = planned(|action| *action == Action::Fork);
+        let mut listener = planned(|action| matches!(action, Action::Seccomp(filter) if filter.notifies));
+        let once = |expected: &mut bool| std::mem::take(expected);
         loop {
             let heard_of = messages::receive_from(self.control, child.pidfd.number(), self.signals)?;
             let Some((message, fd)) = heard_of else {
@@ -181,11 +207,11 @@ impl Launch<'_> {
                 });
             };
             match message.kind {
-                MessageKind::Mounted => {
+                MessageKind::Mounted if once(&mut mounts) => {
                     mounted()?;
                     messages::send(self.control, MessageKind::Go)?;
                 }
-                MessageKind::Console => {
+                MessageKind::Console if once(&mut console) => {
                     let fd = Fd::own(received(fd)?);
                     match sockets.console.take() {
                         Some(socket) => socket.send("/dev/ptmx", fd.number())?,
@@ -195,12 +221,12 @@ impl Launch<'_> {
                         }
                     }
                 }
-                MessageKind::Forked => {
-                    let copy = Child { pid: message.detail as i32, pidfd: Fd::own(received(fd)?) };
+                MessageKind::Forked if once(&mut fork) => {
+                    let copy = own_child(Fd::own(received(fd)?))?;
                     end(&std::mem::replace(child, copy))?;
                     messages::send(self.control, MessageKind::Go)?;
                 }
-                MessageKind::Listener => {
+                MessageKind::Listener if once(&mut listener) => {
                     let number = message.detail as i32;
                     // If there is none, a message says why.
                     if let Some(fd) = seccomp::take(child, number, self.control, self.signals)? {
@@ -223,6 +249,17 @@ impl Launch<'_> {
                 }
             }
         }
+    }
+
+    pub(crate) fn give_scheduler(&self, pid: i32) -> Result<()> {
+        let Some(Scheduler { policy, flags, nice, priority, runtime, deadline, period }) =
+            self.plan.outside.scheduler
+        else {
+            return Ok(());
+        };
+        let attr = process::SchedAttr { size: 0, policy, flags, nice, priority, runtime, deadline, period };
+        process::sched_setattr(pid, attr)
+            .map_err(|error| Error::system("process.scheduler: set the scheduler", errno(error)))
     }
 
     pub(crate) fn give_limits(&self, pid: i32) -> Result<()> {
@@ -274,17 +311,40 @@ pub(crate) fn give_oom_score(plan: &Plan, pid: i32) -> Result<()> {
         .map_err(|error| Error::io(format!("process.oomScoreAdj: write {score}"), &error))
 }
 
+/// The process of a pidfd that came from outside, if it is a child of this one. Its number is the kernel's word.
+pub(crate) fn own_child(pidfd: Fd) -> Result<Child> {
+    let failed = |why: &str| Error::new(Code::System, format!("init sent no process of its own: {why}"));
+    let path = format!("/proc/self/fdinfo/{}", pidfd.number());
+    let info = fd::read_file(&path).map_err(|error| Error::io(&path, &error))?;
+    let info = String::from_utf8_lossy(&info);
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    let pid = pid.filter(|pid| *pid > 0).ok_or_else(|| failed("no pidfd"))?;
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(Pid::from_raw(pid)), look) {
+        Ok(_) => Ok(Child { pid, pidfd }),
+        Err(errno) => Err(failed(words(errno))),
+    }
+}
+
 /// The descriptor that belongs to a message.
 fn received(fd: Option<OwnedFd>) -> Result<i32> {
     let fd = fd.ok_or_else(|| Error::new(Code::System, "init sent no descriptor"))?;
     Ok(std::os::fd::IntoRawFd::into_raw_fd(fd))
 }
 
+/// How long a process that was killed may take to end, in milliseconds: somebody may trace it.
+const END_PATIENCE: i32 = 5000;
+
 /// Kill a child, and reap it. It may have ended by itself, and may be reaped already.
 pub(crate) fn end(child: &Child) -> Result<()> {
     match process::pidfd_send_signal(child.pidfd.number(), libc::SIGKILL) {
         Ok(()) | Err(coracle_sys::Errno(libc::ESRCH)) => {}
         Err(error) => return Err(Error::system(format!("kill process {}", child.pid), errno(error))),
+    }
+    let ended = fd::wait_readable(child.pidfd.number(), Some(END_PATIENCE))
+        .map_err(|error| Error::system(format!("wait for {}", child.pid), errno(error)))?;
+    if !ended {
+        return Err(Error::new(Code::Busy, format!("process {} was killed and does not end", child.pid)));
     }
     match process::wait(child.pidfd.number()) {
         Ok(_) | Err(coracle_sys::Errno(libc::ECHILD)) => Ok(()),

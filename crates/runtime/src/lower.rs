@@ -281,17 +281,20 @@ impl Lowering<'_> {
             }
             Action::Capabilities(sets) => {
                 // Of a process of another user, only who may raise limits can set them from outside (prlimit(2)).
-                if !context.gives_limits {
-                    for limit in context.plan.outside.rlimits.iter().filter(|limit| !too_low_for_init(limit))
-                    {
-                        let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
-                        self.writer.push(number, Op::Rlimit { resource, soft, hard });
-                    }
-                }
+                let rest = context.plan.steps.get(number as usize..).unwrap_or_default();
+                let forks = rest.iter().any(|step| step.action == Action::Fork);
+                // Of processes only once the last one is made.
+                self.limits(number, |limit| !forks || limit.resource != libc::RLIMIT_NPROC);
                 let Capabilities { effective, permitted, inheritable, ambient } = *sets;
                 self.writer.push(number, Op::Capabilities { effective, permitted, inheritable, ambient });
             }
-            Action::Fork => self.writer.push(number, Op::Fork {}),
+            Action::Fork => {
+                self.writer.push(number, Op::Fork {});
+                let rest = context.plan.steps.get(number as usize..).unwrap_or_default();
+                if !rest.iter().any(|step| matches!(step.action, Action::Capabilities(_))) {
+                    self.limits(number, |limit| limit.resource == libc::RLIMIT_NPROC);
+                }
+            }
             Action::Seccomp(filter) => {
                 let page = fd::memfd(c"oar-outcome", false)?;
                 fd::write_all(page.number(), &[0; SharedPage::SIZE])?;
@@ -327,6 +330,19 @@ impl Lowering<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Limits that init sets itself.
+    fn limits(&mut self, number: u16, which: impl Fn(&Rlimit) -> bool) {
+        let context = self.context;
+        if context.gives_limits {
+            return;
+        }
+        let limits = context.plan.outside.rlimits.iter();
+        for limit in limits.filter(|limit| !too_low_for_init(limit) && which(limit)) {
+            let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
+            self.writer.push(number, Op::Rlimit { resource, soft, hard });
+        }
     }
 
     /// Cut a detached copy off from the host, as the namespace is.

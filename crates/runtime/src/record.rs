@@ -93,12 +93,12 @@ pub(crate) struct Directory {
 #[derive(Debug)]
 pub(crate) struct Locked {
     directory: Directory,
-    _lock: Flock<OwnedFd>,
+    lock: Flock<OwnedFd>,
 }
 
-/// A directory that others use too, and nobody removes until this lets go.
+/// A directory that nobody removes until this lets go.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct Held {
     directory: Directory,
     lock: Option<Flock<OwnedFd>>,
 }
@@ -168,13 +168,14 @@ impl Directory {
     /// Wait for other commands, up to [`PATIENCE`]. A directory that went away meanwhile is not found.
     pub(crate) fn lock(self) -> Result<Locked> {
         let lock = self.take(FlockArg::LockExclusiveNonblock)?;
-        Ok(Locked { directory: self, _lock: lock })
+        Ok(Locked { directory: self, lock })
     }
 
-    /// The same, beside others who share it.
-    pub(crate) fn share(self) -> Result<Shared> {
-        let lock = Some(self.take(FlockArg::LockSharedNonblock)?);
-        Ok(Shared { directory: self, lock })
+    /// The same, for a moment; with `alone`, not beside others who hold it so.
+    pub(crate) fn hold(self, alone: bool) -> Result<Held> {
+        let how = if alone { FlockArg::LockExclusiveNonblock } else { FlockArg::LockSharedNonblock };
+        let lock = Some(self.take(how)?);
+        Ok(Held { directory: self, lock })
     }
 
     fn take(&self, how: FlockArg) -> Result<Flock<OwnedFd>> {
@@ -340,21 +341,27 @@ impl std::ops::Deref for Locked {
     }
 }
 
-impl std::ops::Deref for Shared {
+impl std::ops::Deref for Held {
     type Target = Directory;
     fn deref(&self) -> &Directory {
         &self.directory
     }
 }
 
-impl Shared {
-    /// For somebody who waits for what another command does.
+impl Held {
     pub(crate) fn let_go(&mut self) {
         self.lock = None;
     }
 }
 
 impl Locked {
+    /// From here on others may hold it for a moment too; nobody may remove it.
+    pub(crate) fn admit(&self) -> Result<()> {
+        self.lock
+            .relock(FlockArg::LockSharedNonblock)
+            .map_err(|errno| Error::system(format!("lock {}", self.path.display()), errno))
+    }
+
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(record)
             .map_err(|error| Error::new(Code::System, format!("encode the record: {error}")))?;

@@ -81,6 +81,10 @@ impl Runtime {
             }
             _ => {}
         }
+        if !record.hooks.poststart.is_empty() {
+            // A hook may want to exec.
+            directory.admit()?;
+        }
         poststart(&record, signals.as_ref()).inspect_err(|_| {
             // The specification has the container stopped then; the hook's error is what the caller hears.
             crate::create::signal(pidfd.as_fd(), libc::SIGKILL).ok(); // see above

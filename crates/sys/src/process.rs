@@ -232,10 +232,11 @@ pub struct SchedAttr {
     pub period: u64,
 }
 
-pub fn sched_setattr(mut attr: SchedAttr) -> Result<()> {
+/// Of a process, or with 0 of the calling one.
+pub fn sched_setattr(pid: i32, mut attr: SchedAttr) -> Result<()> {
     attr.size = size_of::<SchedAttr>() as u32;
     // SAFETY: the struct lives across the call and says its size.
-    unsafe { syscall3(libc::SYS_sched_setattr, 0, &raw const attr as usize, 0) }.map(drop)
+    unsafe { syscall3(libc::SYS_sched_setattr, pid as usize, &raw const attr as usize, 0) }.map(drop)
 }
 
 /// ioprio_set(2) for the calling process.
