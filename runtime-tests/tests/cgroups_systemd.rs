@@ -418,6 +418,55 @@ fn limits_and_devices_survive_a_daemon_reload() {
 }
 
 #[test]
+fn an_update_and_a_pause_survive_a_daemon_reload() {
+    run_case(oar_only("all limits, and the freezer").systemd(), |t| {
+        let mut b = t.bundle();
+        let unit = place(t, &mut b, "");
+        b.set("/linux/resources", limits()).sh(IDLE);
+        let c = create(t, &b, &[]);
+        c.start();
+        let dir = limited(t, &c, &unit);
+        // A quota that is no whole percents, as systemd keeps them.
+        let flags = [
+            "update",
+            "--memory",
+            "80m",
+            "--memory-swap",
+            "96m",
+            "--cpu-quota",
+            "12345",
+            "--pids-limit",
+            "23",
+        ];
+        c.verb(&flags).ok();
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap().trim().to_owned();
+        let files = || ["memory.max", "memory.swap.max", "cpu.max", "pids.max"].map(read);
+        assert_eq!(files(), ["83886080", "16777216", "12345 100000", "23"]);
+        let known = show(&unit, &["MemoryMax", "MemorySwapMax", "CPUQuotaPerSecUSec", "TasksMax"]);
+        assert_eq!(known["MemoryMax"], "83886080");
+        assert_eq!((known["MemorySwapMax"].as_str(), known["TasksMax"].as_str()), ("16777216", "23"));
+        assert_eq!(known["CPUQuotaPerSecUSec"], "130ms");
+        // An update of one limit of a controller leaves the others as exact as they were.
+        c.verb(&["update", "--cpu-share", "512"]).ok();
+        assert_eq!((read("cpu.max").as_str(), read("cpu.weight").as_str()), ("12345 100000", "59"));
+        c.verb(&["pause"]).ok();
+        systemctl(&["daemon-reload"]);
+        let [memory, swap, _, pids] = files();
+        assert_eq!([memory.as_str(), swap.as_str(), pids.as_str()], ["83886080", "16777216", "23"]);
+        assert_eq!(c.status(), "paused");
+        // What fails leaves the unit as it was.
+        c.verb(&["update", "--memory", "4096", "--pids-limit", "9"]).clean_error().says("bytes are in use");
+        assert_eq!(show(&unit, &["MemoryMax", "TasksMax"]), {
+            let mut same = known.clone();
+            same.retain(|name, _| name == "MemoryMax" || name == "TasksMax");
+            same
+        });
+        c.verb(&["delete", "--force"]).ok();
+        gone(&unit);
+    });
+}
+
+#[test]
 fn annotations_set_properties() {
     run_case(any().systemd(), |t| {
         let mut b = t.bundle();

@@ -3,12 +3,8 @@
 //! Never counts on what ps prints beyond its header and its PID column.
 //! Expectations come from what engines parse, and from the cgroup's own lists.
 
-use runtime_tests::{Case, Container, Test, Value, any, oar_only, run_case};
+use runtime_tests::{Container, Test, Value, any, oar_only, run_case};
 use std::fs;
-
-fn case() -> Case {
-    any()
-}
 
 #[track_caller]
 fn pids(c: &Container<'_>) -> Vec<i32> {
@@ -37,7 +33,7 @@ fn two<'t>(t: &'t Test) -> (Container<'t>, i32) {
 
 #[test]
 fn json_has_every_process() {
-    run_case(case(), |t| {
+    run_case(any(), |t| {
         let c = t.create(&t.bundle());
         assert_eq!(pids(&c), [c.pid], "a created one has its init");
         c.verb(&["delete", "--force"]).ok();
@@ -46,13 +42,16 @@ fn json_has_every_process() {
         found.sort_unstable();
         assert_eq!(found, [c.pid, child]);
         c.verb(&["pause"]).ok();
-        assert_eq!(pids(&c).len(), 2, "a paused one too");
+        let paused = pids(&c);
+        // What is frozen by v1 could not be killed at the end of the case.
+        c.verb(&["resume"]).ok();
+        assert_eq!(paused.len(), 2, "a paused one too");
     });
 }
 
 #[test]
 fn sub_cgroups_are_the_containers_too() {
-    run_case(case().differs("crun", "1.8.1 looks into one hierarchy alone"), |t| {
+    run_case(any(), |t| {
         let (c, child) = two(t);
         let text = fs::read_to_string(format!("/proc/{child}/cgroup")).unwrap();
         // In each hierarchy where the container has a directory of its own.
@@ -82,7 +81,7 @@ fn sub_cgroups_are_the_containers_too() {
 
 #[test]
 fn json_needs_no_ps_and_no_environment() {
-    run_case(case(), |t| {
+    run_case(any(), |t| {
         let (c, _) = two(t);
         let out = t.rt(&["ps", "--format=json", &c.id]).no_env().env("PATH", "/nonexistent").run();
         assert_eq!(serde_json_pids(out.ok()).unwrap().len(), 2, "{out}");
@@ -96,7 +95,7 @@ fn column(table: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn the_table_is_that_of_the_hosts_ps() {
-    run_case(case().differs("crun", "it prints a table of its own, of pids alone"), |t| {
+    run_case(any().differs("crun", "1.8.1 takes no options of ps"), |t| {
         let (c, child) = two(t);
         let mut expected = [c.pid.to_string(), child.to_string()];
         expected.sort();
@@ -124,7 +123,7 @@ fn a_host_without_ps_is_told() {
 
 #[test]
 fn a_stopped_container_has_none() {
-    run_case(oar_only("runc prints null, crun nothing"), |t| {
+    run_case(oar_only("an error, not an empty answer"), |t| {
         let c = t.create(&t.bundle());
         c.start();
         c.wait();
@@ -138,7 +137,7 @@ fn a_stopped_container_has_none() {
 /// With the host's pid namespace the end of the first process ends no other.
 #[test]
 fn what_a_stopped_container_has_left_behind_is_its_own() {
-    run_case(case().differs("crun", "1.8.1 says that it is not running"), |t| {
+    run_case(any(), |t| {
         let mut b = t.bundle();
         b.without_namespace("pid").sh("sleep 1000 & echo up; read x < /go; exit 0");
         fs::create_dir_all(b.rootfs()).unwrap();

@@ -126,6 +126,7 @@ impl Cgroup {
         }
         // Limits that the other one had are still in the files, so these count as not made by us until here.
         limits::apply(&self.trees, resources, &|tree| !self.location.adopted.contains(&tree.directory.path))?;
+        self.location.reused = !self.location.adopted.is_empty();
         if taken_over {
             self.location.adopted.clear();
         }

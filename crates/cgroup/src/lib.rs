@@ -70,6 +70,7 @@ mod systemd;
 mod table;
 mod tree;
 mod v1;
+mod watch;
 
 pub use cgroup::{Cgroup, Ownership};
 pub use enter::Entered;
@@ -80,3 +81,4 @@ pub use limits::Changed;
 pub use location::{Directory, Location, Unit, locate};
 pub use stats::{Poll, Stats};
 pub use systemd::{Systemd, path_of};
+pub use watch::{Happened, Watch};

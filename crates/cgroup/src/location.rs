@@ -46,6 +46,9 @@ pub struct Location {
     /// What create marks the directory with, as an extended attribute, so that later verbs know it from one that
     /// others use since. Unique; given by the caller before the record is written. None: not marked.
     pub mark: Option<String>,
+    /// Another container was in it before, and its counters did not begin with this one. Known after create.
+    #[serde(default)]
+    pub reused: bool,
 }
 
 /// A unit of a systemd manager that holds the container.

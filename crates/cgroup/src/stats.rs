@@ -619,7 +619,7 @@ fn objects(text: &str) -> Vec<RdmaEntry> {
 }
 
 /// None for a text that has neither line.
-fn pressure(text: &str) -> Option<Pressure> {
+pub(crate) fn pressure(text: &str) -> Option<Pressure> {
     let mut pressure = Pressure::default();
     let mut found = false;
     for line in text.lines() {

@@ -97,6 +97,8 @@ pub(crate) struct Command {
     argv: PointerArray,
     envp: PointerArray,
     seen: Option<Seen>,
+    /// LISTEN_PID is wanted: only the process that executes knows its number.
+    listen_pid: bool,
 }
 
 /// Descriptors of ours that are needed to the end: two sockets, the page, the hooks' output, and namespaces.
@@ -111,17 +113,21 @@ impl Init {
         }
         let to_come = self.rest.clone().flatten();
         let execute = to_come.filter_map(|numbered| match numbered {
-            Numbered { step, op: Op::Execute { args, env, home_uid } } => Some((step, args, env, home_uid)),
+            Numbered { step, op: Op::Execute { args, env, home_uid, listen_pid } } => {
+                Some((step, args, env, home_uid, listen_pid))
+            }
             _ => None,
         });
-        let Some((step, args, env, home_uid)) = execute.last() else { return Err(Errno::PROTO.into()) };
+        let Some((step, args, env, home_uid, listen_pid)) = execute.last() else {
+            return Err(Errno::PROTO.into());
+        };
         let here = core::mem::replace(&mut self.step, step as u32);
         let before = |errno: Errno| Failure::new(errno, detail::BEFORE, &[]);
         // Everything that is ours goes before the container's paths are resolved for the last time: close-on-exec
         // would be too late (CVE-2024-21626). What stays is no directory, and closes with the exec.
         self.close_all_but_needed(listener).map_err(before)?;
         let argv = hook::pointers(args).map_err(before)?;
-        let mut envp = PointerArray::new(env.len() + 1).map_err(before)?;
+        let mut envp = PointerArray::new(env.len() + 2).map_err(before)?;
         for variable in env.iter() {
             envp.push(variable).map_err(before)?;
         }
@@ -130,7 +136,7 @@ impl Init {
         }
         let seen =
             if self.filter.is_some() { look(self.executable.0.as_cstr().map_err(before)?) } else { None };
-        self.command = Some(Command { argv, envp, seen });
+        self.command = Some(Command { argv, envp, seen, listen_pid: listen_pid != 0 });
         self.step = here;
         Ok(())
     }
@@ -145,7 +151,14 @@ impl Init {
 
     /// The errno of execve(2), and what the file looked like.
     fn try_execute(&mut self) -> Done<(Errno, Option<Seen>)> {
-        let Some(Command { argv, envp, seen }) = self.command.take() else { return Err(Errno::PROTO.into()) };
+        let Some(Command { argv, mut envp, seen, listen_pid }) = self.command.take() else {
+            return Err(Errno::PROTO.into());
+        };
+        if listen_pid {
+            let mut digits = [0u8; 10];
+            let number = crate::path::decimal(process::pid() as u32, &mut digits);
+            envp.push(coracle_sys::memory::variable(c"LISTEN_PID=", number)?)?;
+        }
         let path = self.executable.0.as_cstr()?;
         // It may be another file by now, so this is looked at as late as a filter leaves it.
         let seen = if self.filter.is_some() { look(path) } else { seen };

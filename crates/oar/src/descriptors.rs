@@ -8,6 +8,8 @@ use std::ffi::OsStr;
 use coracle_runtime::{Code, Error, Result};
 use coracle_sys::{Errno, fd};
 
+use crate::log::Log;
+
 // 0-2 need no work: Rust's own start-up opens /dev/null on each of them that is closed.
 const FIRST: u32 = 3;
 
@@ -31,6 +33,22 @@ pub(crate) fn listen_fds(variable: Option<&OsStr>) -> Result<u32> {
     text.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
         Error::new(Code::Invalid, format!("invalid value {text:?} for $LISTEN_FDS: must be a number"))
     })
+}
+
+/// $LISTEN_FDNAMES for as many descriptors as are passed (sd_listen_fds_with_names(3)).
+pub(crate) fn names(listen: u32, log: &Log) -> String {
+    let Some(value) = std::env::var_os("LISTEN_FDNAMES").filter(|_| listen > 0) else { return String::new() };
+    match value.to_str() {
+        Some(names) => first_names(names, listen),
+        None => {
+            log.warning(&format!("LISTEN_FDNAMES {value:?} is not valid UTF-8; left out"));
+            String::new()
+        }
+    }
+}
+
+fn first_names(names: &str, count: u32) -> String {
+    names.split(':').take(count as usize).collect::<Vec<_>>().join(":")
 }
 
 /// Checks that what the caller named is open, and marks everything behind it close-on-exec.
@@ -107,6 +125,13 @@ mod tests {
             let error = listen_fds(Some(OsStr::new(bad))).unwrap_err();
             assert!(error.message.contains(bad) && error.message.contains("LISTEN_FDS"), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn as_many_names_as_descriptors() {
+        assert_eq!(first_names("web:admin", 2), "web:admin");
+        assert_eq!(first_names("web:admin:gone", 2), "web:admin");
+        assert_eq!(first_names("web", 2), "web");
     }
 
     /// The descriptors that are open in each case, what is asked for, and what is passed.

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use coracle_runtime::{Changes, Code, Error, ExecOptions, ExecProcess, Id, Inside, Result, Runtime, Told};
 
-use crate::descriptors::Passed;
+use crate::descriptors::{self, Passed};
 use crate::flags::Options;
 use crate::log::Log;
 use crate::verbs::exit_status;
@@ -49,6 +49,7 @@ pub(crate) fn exec(
         pidfd_socket: options.pidfd_socket.clone(),
         preserve_fds: passed.listen + passed.preserve,
         listen_fds: passed.listen,
+        listen_fd_names: descriptors::names(passed.listen, log),
         detach: options.detach,
         ignore_paused: options.ignore_paused,
         cgroup: options.cgroup.iter().map(|text| inside(text)).collect(),

@@ -68,6 +68,14 @@ fn man() -> String {
          names the kind of failure.\n\
          .SH ENVIRONMENT\n.TP\n.B LISTEN_FDS\n\
          How many descriptors from 3 on are passed to the container (see\n.BR sd_listen_fds (3)).\n\
+         .TP\n.B LISTEN_FDNAMES\n\
+         Their names, which are passed too.\n\
+         .TP\n.B NOTIFY_SOCKET\n\
+         Where goes what the container tells by\n.BR sd_notify (3):\n\
+         everything while\n.B run\n\
+         waits for its end; with\n.B \\-\\-detach\n\
+         and for\n.B start\n\
+         up to READY=1, which the command waits for.\n\
          .TP\n.B XDG_RUNTIME_DIR\n\
          Where the state is kept without root and without\n.BR \\-\\-root .\n\
          .SH SEE ALSO\n.BR runc (8),\n.BR crun (1)\n",

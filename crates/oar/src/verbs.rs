@@ -8,10 +8,12 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use coracle_runtime::{Code, CreateOptions, Error, ExitStatus, Result, RunOptions, Runtime, Told};
+use coracle_runtime::{
+    Code, CreateOptions, Error, ExitStatus, NotifySocket, Result, RunOptions, Runtime, StartOptions, Told,
+};
 use serde_json::Value;
 
-use crate::descriptors::Passed;
+use crate::descriptors::{self, Passed};
 use crate::flags::Options;
 use crate::log::Log;
 use crate::parse::Action;
@@ -35,18 +37,21 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         }
         Action::Generate(page) => print(&generate::page(&page)),
         Action::Create(id) if options.dry_run => {
-            print_line(&open()?.dry_run(&id, &create_options(options, passed))?)
+            print_line(&open()?.dry_run(&id, &create_options(options, passed, log))?)
         }
         Action::Run(id) if options.dry_run => {
-            print_line(&open()?.dry_run(&id, &create_options(options, passed))?)
+            print_line(&open()?.dry_run(&id, &create_options(options, passed, log))?)
         }
         Action::Create(id) => {
-            let created = open()?.create(&id, &create_options(options, passed))?;
+            let created = open()?.create(&id, &create_options(options, passed, log))?;
             created.notes.iter().for_each(|note| log.debug(note));
             created.warnings.iter().for_each(|warning| log.warning(warning));
             Ok(0)
         }
-        Action::Start(id) => open()?.start(&id).map(|()| 0),
+        Action::Start(id) => {
+            let start = StartOptions { notify_socket: notify_socket(log) };
+            open()?.start(&id, &start, &mut |told| tell(log, told)).map(|()| 0)
+        }
         Action::State(id) => print_json(serde_json::to_string_pretty(&open()?.state(&id)?)),
         Action::Kill(id, signal) => open()?.kill(&id, signal, options.all).map(|()| 0),
         Action::Delete(id) => {
@@ -57,11 +62,8 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         Action::Run(id) => {
             let run =
                 RunOptions { detach: options.detach, keep: options.keep, subreaper: !options.no_subreaper };
-            let mut tell = |told: Told<'_>| match told {
-                Told::Warning(warning) => log.warning(warning),
-                Told::Note(note) => log.debug(note),
-            };
-            open()?.run(&id, &create_options(options, passed), &run, &mut tell).map(exit_status)
+            let create = create_options(options, passed, log);
+            open()?.run(&id, &create, &run, &mut |told| tell(log, told)).map(exit_status)
         }
         Action::List => containers(&open()?, options, log),
         Action::Exec(id, words) => exec::exec(&open()?, &id, words, options, passed, log),
@@ -70,7 +72,7 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         Action::Resume(id) => open()?.resume(&id).map(|()| 0),
         Action::Update(id) => update::update(&open()?, &id, options, log),
         Action::Wait(id) => wait::wait(&open()?, &id, options.json),
-        Action::Events(id) => events::events(&open()?, id.as_ref(), options, log),
+        Action::Events(id) => events::events(&open()?, id.as_ref(), options),
         Action::Spec => write_spec(options).map(|()| 0),
         Action::Features => print_json(serde_json::to_string_pretty(&coracle_runtime::features())),
     };
@@ -78,7 +80,20 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
     status
 }
 
-fn create_options(options: &Options, passed: Passed) -> CreateOptions {
+fn tell(log: &Log, told: Told<'_>) {
+    match told {
+        Told::Warning(warning) => log.warning(warning),
+        Told::Note(note) => log.debug(note),
+    }
+}
+
+/// Of the caller's supervisor (sd_notify(3)). Whoever set it to something else did not set it for us.
+fn notify_socket(log: &Log) -> Option<NotifySocket> {
+    let value = std::env::var_os("NOTIFY_SOCKET").filter(|value| !value.is_empty())?;
+    NotifySocket::new(&value).map_err(|error| log.warning(&error.message)).ok()
+}
+
+fn create_options(options: &Options, passed: Passed, log: &Log) -> CreateOptions {
     CreateOptions {
         bundle: bundle(options),
         console_socket: options.console_socket.clone(),
@@ -88,6 +103,8 @@ fn create_options(options: &Options, passed: Passed) -> CreateOptions {
         no_new_keyring: options.no_new_keyring,
         preserve_fds: passed.listen + passed.preserve,
         listen_fds: passed.listen,
+        listen_fd_names: descriptors::names(passed.listen, log),
+        notify_socket: notify_socket(log),
         systemd_cgroup: options.systemd_cgroup,
         cgroup_leaf: options.cgroup_leaf,
         strict: options.strict,
@@ -176,13 +193,16 @@ pub(crate) fn print_line(text: &str) -> Result<u8> {
     print(&format!("{}\n", text.trim_end_matches('\n')))
 }
 
+/// Nobody reads any more.
+pub(crate) const GONE: u8 = 128 + libc::SIGPIPE as u8;
+
 /// An answer that did not arrive is a failure. To a reader who has had enough (`oar list | head -1`) nothing more
 /// is said; the status is the one that SIGPIPE, which Rust programs ignore, would have given.
 pub(crate) fn print(text: &str) -> Result<u8> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(0),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(128 + libc::SIGPIPE as u8),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(GONE),
         Err(error) => Err(Error::io("write to stdout", &error)),
     }
 }

@@ -100,6 +100,9 @@ fn outside(plan: &Plan) -> Vec<String> {
     if let Some(listener) = &plan.outside.seccomp_listener {
         lines.push(format!("seccomp listener to {}  (linux.seccomp.listenerPath)", shown(&listener.path)));
     }
+    if plan.outside.notify {
+        lines.push(format!("sd_notify socket at {}", crate::NOTIFY_SOCKET));
+    }
     let hooks = &plan.hooks;
     for hook in
         [&hooks.prestart, &hooks.create_runtime, &hooks.poststart, &hooks.poststop].into_iter().flatten()

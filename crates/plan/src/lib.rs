@@ -41,6 +41,7 @@ pub use explain::{describe, explain};
 pub use hooks::hook_names;
 pub use memory_policy::{memory_policy_flags, memory_policy_modes};
 pub use mount_options::mount_option_names;
+pub use mounts::NOTIFY_SOCKET;
 pub use namespaces::namespace_names;
 pub use plan::plan;
 pub use seccomp::{

@@ -6,13 +6,17 @@
 use oci_spec::runtime::{Linux, LinuxIdMapping, Spec};
 
 use crate::check::{Check, below, clean, shown};
-use crate::mount_options::{self, BindKind, MountOptions, RDONLY};
+use crate::mount_options::{self, BindKind, MountOptions, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::namespaces::{Namespaces, id_map};
 use crate::types::{Action, Attributes, Bind, BindSource, Host, Mount, MountIdMap, Options, Remount, Step};
 use crate::{cgroup_mount, types::IdMap};
 
 /// `fs.mount-max`, as kernels ship it.
 const MAX_MOUNTS: usize = 100_000;
+
+/// Where the process finds the socket for sd_notify(3), as other runtimes have it.
+pub const NOTIFY_SOCKET: &str = "/run/notify/notify.sock";
+const NOTIFY_DIRECTORY: &str = "/run/notify";
 
 /// fsconfig(2) takes keys and values of up to 255 bytes.
 const MAX_OPTION: usize = 255;
@@ -66,7 +70,10 @@ pub(crate) fn plan(
         return planned;
     }
     let label = mount_label(spec.linux().as_ref(), host, check);
-    let targets: Vec<String> = given.iter().map(|m| clean(&m.destination().to_string_lossy())).collect();
+    let mut targets: Vec<String> = given.iter().map(|m| clean(&m.destination().to_string_lossy())).collect();
+    if !options.notify.is_empty() {
+        targets.push(NOTIFY_DIRECTORY.to_string());
+    }
     for (i, mount) in given.iter().enumerate() {
         let place = format!("mounts[{i}]");
         let destination = mount.destination().to_string_lossy();
@@ -132,7 +139,23 @@ pub(crate) fn plan(
             filesystem(entry, covered, label, ids, &mut planned);
         }
     }
+    if !options.notify.is_empty() {
+        planned.steps.push(notify(&options.notify));
+    }
     planned
+}
+
+/// The directory, because its socket may be made later. Writing to a socket is not writing to its filesystem.
+fn notify(directory: &str) -> Step {
+    let bind = Bind {
+        source: BindSource::Path(directory.to_string()),
+        target: NOTIFY_DIRECTORY.to_string(),
+        recursive: false,
+        attributes: Attributes { set: RDONLY | NOSUID | NODEV | NOEXEC, ..Attributes::default() },
+        propagation: Vec::new(),
+        id_map: MountIdMap::None,
+    };
+    Step { action: Action::Bind(bind), place: String::new() }
 }
 
 fn proc_rules(entry: &Entry<'_>, check: &mut Check) {

@@ -34,6 +34,14 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
 
     version(spec, check_ref);
     let namespaces = namespaces::plan(linux, host, check_ref);
+    let without_notify = Options { notify: String::new(), ..options.clone() };
+    let options = if !options.notify.is_empty() && !namespaces.own_mounts() {
+        let text = "sd_notify(3) is not forwarded to a container without a new mount namespace";
+        check_ref.warn("linux.namespaces", text);
+        &without_notify
+    } else {
+        options
+    };
     let rootfs = rootfs::plan(spec, options, &namespaces, check_ref);
     let mounts = mounts::plan(spec, host, options, &namespaces, check_ref);
     let devices = devices::plan(linux, host, &namespaces, mounts.dev_is_bound, check_ref);
@@ -57,7 +65,8 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         return Err(check.violations);
     };
     let ending = Ending::plan(process, host, options, &namespaces, &mut check);
-    let outside = Outside { net_devices, intel_rdt, seccomp_listener, ..ending.outside };
+    let notify = !options.notify.is_empty();
+    let outside = Outside { net_devices, intel_rdt, seccomp_listener, notify, ..ending.outside };
     if !check.violations.is_empty() {
         return Err(check.violations);
     }

@@ -3,10 +3,13 @@
 //!
 //! Never looks a name up: ids are numbers, and the executable is found by init, in the container. To steps.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::{PosixRlimitType, Process, User};
 
 use crate::capabilities::Sets;
 use crate::check::Check;
+use crate::mounts::NOTIFY_SOCKET;
 use crate::namespaces::Namespaces;
 use crate::types::{Action, Capabilities, Host, Identity, Namespace, Options, Rlimit, Step, TerminalTo};
 
@@ -190,7 +193,8 @@ pub(crate) fn command(process: &Process, options: &Options, check: &mut Check) -
         let rule = format!("argument list too long: args and env may have {MAX_STRINGS} bytes together");
         check.refuse("process", &rule, total);
     }
-    let env = environment(given, options.listen_fds);
+    check.text("LISTEN_FDNAMES", &options.listen_fd_names);
+    let env = environment(given, options);
     let search = if name.is_empty() || name.contains('/') {
         Vec::new()
     } else {
@@ -214,7 +218,8 @@ pub(crate) fn command(process: &Process, options: &Options, check: &mut Check) -
     let home_of_uid = (!home).then_some(process.user().uid());
     let env = env.into_iter().filter(|entry| home || !entry.starts_with("HOME=")).collect();
     let find = Action::FindExecutable { name, search, cwd: process.cwd().to_string_lossy().into_owned() };
-    (step(find, "process.args[0]"), step(Action::Execute { args, env, home_of_uid }, "process.args"))
+    let execute = Action::Execute { args, env, home_of_uid, listen_pid: options.listen_fds > 0 };
+    (step(find, "process.args[0]"), step(execute, "process.args"))
 }
 
 fn string(place: &str, value: &str, check: &mut Check) {
@@ -226,14 +231,20 @@ fn string(place: &str, value: &str, check: &mut Check) {
 }
 
 /// Of a name that is there twice the last value counts; no libc agrees with another on two.
-fn environment(given: &[String], listen_fds: u32) -> Vec<String> {
+fn environment(given: &[String], options: &Options) -> Vec<String> {
     let mut added: Vec<String> = Vec::new();
-    if listen_fds > 0 {
-        added.push(format!("LISTEN_FDS={listen_fds}"));
-        // The process is the first of its pid namespace, as systemd's own runtimes assume.
-        added.push("LISTEN_PID=1".to_string());
+    let mut seen = BTreeSet::new();
+    if !options.notify.is_empty() {
+        added.push(format!("NOTIFY_SOCKET={NOTIFY_SOCKET}"));
     }
-    let mut seen = std::collections::BTreeSet::new();
+    if options.listen_fds > 0 {
+        added.push(format!("LISTEN_FDS={}", options.listen_fds));
+        if !options.listen_fd_names.is_empty() {
+            added.push(format!("LISTEN_FDNAMES={}", options.listen_fd_names));
+        }
+        // Added by init.
+        seen.insert("LISTEN_PID".to_string());
+    }
     let mut env: Vec<String> = given
         .iter()
         .chain(&added)
@@ -251,8 +262,17 @@ mod tests {
 
     #[test]
     fn b44_the_last_duplicate_wins() {
-        let given = ["A=1", "B=2", "A=3", "LISTEN_FDS=9"].map(str::to_string);
-        assert_eq!(environment(&given, 0), ["B=2", "A=3", "LISTEN_FDS=9"]);
-        assert_eq!(environment(&given, 2), ["B=2", "A=3", "LISTEN_FDS=2", "LISTEN_PID=1"]);
+        let given = ["A=1", "B=2", "A=3", "LISTEN_FDS=9", "LISTEN_PID=8"].map(str::to_string);
+        let mut options = Options::default();
+        assert_eq!(environment(&given, &options), ["B=2", "A=3", "LISTEN_FDS=9", "LISTEN_PID=8"]);
+        options.listen_fds = 2;
+        assert_eq!(environment(&given, &options), ["B=2", "A=3", "LISTEN_FDS=2"]);
+        options.listen_fd_names = "web:admin".into();
+        options.notify = "/run/oar/web/notify".into();
+        let given = ["NOTIFY_SOCKET=/mine", "LISTEN_FDNAMES=x"].map(str::to_string);
+        assert_eq!(
+            environment(&given, &options),
+            ["NOTIFY_SOCKET=/run/notify/notify.sock", "LISTEN_FDS=2", "LISTEN_FDNAMES=web:admin"]
+        );
     }
 }

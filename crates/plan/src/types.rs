@@ -92,7 +92,7 @@ pub struct V1Hierarchy {
 }
 
 /// What the caller said beside the document.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     pub id: String,
     /// Absolute path of the bundle directory.
@@ -102,8 +102,13 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// Descriptors from 3 on that the process inherits: LISTEN_FDS and --preserve-fds together.
     pub preserve_fds: u32,
-    /// Value for LISTEN_FDS in the process's environment; 0 leaves it out. LISTEN_PID=1 goes with it.
+    /// Value for LISTEN_FDS in the process's environment; 0 leaves it out. LISTEN_PID goes with it.
     pub listen_fds: u32,
+    /// Value for LISTEN_FDNAMES beside it; empty leaves it out.
+    pub listen_fd_names: String,
+    /// Absolute path of a directory on the host for the socket to which the process may say what sd_notify(3) has;
+    /// empty leaves it out.
+    pub notify: String,
     pub systemd_cgroup: bool,
     /// [`CgroupPlan::leaf`].
     pub cgroup_leaf: bool,
@@ -116,13 +121,14 @@ pub struct Options {
 }
 
 /// Where the master side of the process's terminal goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TerminalTo {
     /// `--console-socket` was given.
     ConsoleSocket,
     /// The caller stays in the foreground and relays the terminal itself.
     Foreground,
     /// Neither: a config with a terminal is refused.
+    #[default]
     Nowhere,
 }
 
@@ -374,6 +380,8 @@ pub struct Outside {
     pub intel_rdt: Option<IntelRdt>,
     /// Who answers for a filter that notifies.
     pub seccomp_listener: Option<SeccompListener>,
+    /// The runtime serves [`crate::NOTIFY_SOCKET`], in a directory that it has made for it.
+    pub notify: bool,
     /// exec only: CPUs by number (runtime-spec config.md "execCPUAffinity"): at first, and when it is ready. Empty
     /// leaves them alone.
     pub initial_cpus: Vec<u32>,
@@ -590,6 +598,8 @@ pub enum Action {
         args: Vec<String>,
         env: Vec<String>,
         home_of_uid: Option<u32>,
+        /// Add LISTEN_PID, which only the process itself can know.
+        listen_pid: bool,
     },
 }
 

@@ -490,6 +490,40 @@ fn a_bound_dev_is_left_alone() {
 }
 
 #[test]
+fn the_socket_for_sd_notify() {
+    let document = with(&[
+        ("/mounts/-", json!({"destination": "/run", "type": "tmpfs", "options": ["ro"]})),
+        ("/process/env", json!(["PATH=/bin", "NOTIFY_SOCKET=/mine"])),
+    ]);
+    let options = Options { notify: "/run/oar/web/notify".into(), ..options() };
+    let plan = planned_on(&document, &host(), &options);
+    // Over whatever the document has there, and in a directory that can still be made.
+    in_order(
+        &plan,
+        &["mount tmpfs at /run", "bind /run/oar/web/notify at /run/notify", "seal /run read-only"],
+    );
+    let Action::Bind(bind) = action(&plan, "bind /run/oar/web/notify at /run/notify") else { panic!() };
+    assert_eq!(bind.attributes.set, RDONLY | NOSUID | NODEV | NOEXEC);
+    let environment = |plan: &Plan| match action(plan, "execute \"/bin/true\"") {
+        Action::Execute { env, .. } => env,
+        _ => panic!(),
+    };
+    assert_eq!(environment(&plan), ["PATH=/bin", "NOTIFY_SOCKET=/run/notify/notify.sock"]);
+    assert!(plan.outside.notify && explain(&plan).contains("sd_notify socket at /run/notify/notify.sock"));
+
+    // Nowhere to put it.
+    let document = with(&[
+        ("/mounts", json!([])),
+        ("/process/env", json!(["PATH=/bin", "NOTIFY_SOCKET=/mine"])),
+        ("/linux/namespaces", json!([{"type": "pid"}])),
+    ]);
+    let plan = planned_on(&document, &host(), &options);
+    assert!(!plan.outside.notify);
+    assert_eq!(environment(&plan), ["PATH=/bin", "NOTIFY_SOCKET=/mine"]);
+    assert!(plan.warnings.iter().any(|warning| warning.text.contains("sd_notify")));
+}
+
+#[test]
 fn the_command_and_its_environment() {
     let document = with(&[
         ("/process/args", json!(["sh", "-c", "x"])),
@@ -505,8 +539,9 @@ fn the_command_and_its_environment() {
     assert_eq!(action(&plan, "find executable \"sh\""), find);
     let execute = Action::Execute {
         args: ["sh", "-c", "x"].map(String::from).to_vec(),
-        env: ["PATH=/b::/c", "A=2", "LISTEN_FDS=2", "LISTEN_PID=1"].map(String::from).to_vec(),
+        env: ["PATH=/b::/c", "A=2", "LISTEN_FDS=2"].map(String::from).to_vec(),
         home_of_uid: Some(7),
+        listen_pid: true,
     };
     assert_eq!(action(&plan, "execute \"sh\""), execute);
     let Action::Execute { home_of_uid, .. } = action(&planned(&base()), "execute \"/bin/true\"") else {

@@ -141,8 +141,9 @@ ops! {
     /// moment: Capabilities before it gives them up, AwaitStart before it waits, Execute before execve(2). `page`
     /// is a file of one page, where init leaves why it failed without a system call that the filter could forbid.
     44 Seccomp { flags: u32, program: Bytes<'a>, page: i32 }
-    /// execve(2). `home_uid` is the user whose home directory becomes HOME, u32::MAX for none.
-    41 Execute { args: List<'a>, env: List<'a>, home_uid: u32 }
+    /// execve(2). `home_uid` is the user whose home directory becomes HOME, u32::MAX for none. With `listen_pid`
+    /// the process's own id, in its own pid namespace, becomes LISTEN_PID.
+    41 Execute { args: List<'a>, env: List<'a>, home_uid: u32, listen_pid: u32 }
 }
 
 /// Copy the target directory into the new filesystem.

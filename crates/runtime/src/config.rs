@@ -25,7 +25,14 @@ pub(crate) struct Decided {
     pub resctrl: String,
 }
 
-pub(crate) fn decide(id: &Id, options: &CreateOptions, foreground: bool, run: bool) -> Result<Decided> {
+/// `notify` is the directory for the socket for sd_notify(3), if there is to be one.
+pub(crate) fn decide(
+    id: &Id,
+    options: &CreateOptions,
+    notify: Option<&Path>,
+    foreground: bool,
+    run: bool,
+) -> Result<Decided> {
     let bundle = absolute(&options.bundle)?;
     let document = read(&bundle)?;
     let (spec, mut warnings) = coracle_plan::parse(&document).map_err(|violations| refused(&violations))?;
@@ -35,6 +42,13 @@ pub(crate) fn decide(id: &Id, options: &CreateOptions, foreground: bool, run: bo
         None => {
             let text =
                 format!("bundle {} is not valid UTF-8, which the state document needs", bundle.display());
+            return Err(Error::new(Code::Invalid, text));
+        }
+    };
+    let notify = match notify.map(|path| path.to_str().ok_or(path)).transpose() {
+        Ok(path) => path.unwrap_or_default().to_string(),
+        Err(path) => {
+            let text = format!("{} is not valid UTF-8, which the mount for sd_notify needs", path.display());
             return Err(Error::new(Code::Invalid, text));
         }
     };
@@ -53,6 +67,8 @@ pub(crate) fn decide(id: &Id, options: &CreateOptions, foreground: bool, run: bo
             no_new_keyring: options.no_new_keyring,
             preserve_fds: options.preserve_fds,
             listen_fds: options.listen_fds,
+            listen_fd_names: options.listen_fd_names.clone(),
+            notify,
             systemd_cgroup: options.systemd_cgroup,
             cgroup_leaf: options.cgroup_leaf,
             strict: options.strict,

@@ -17,12 +17,13 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 
 use crate::cgroup::{self, Driver, Placed};
 use crate::config::{self, Decided};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, words};
 use crate::foreground::{self, ExitStatus, Signals};
 use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
 use crate::messages::{self, Started};
+use crate::notify::{self, NotifySocket, Processes, Proxy};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
-use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time};
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time, wait};
 
 /// What create takes beside the bundle's config.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +42,11 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// How many of them are announced in LISTEN_FDS.
     pub listen_fds: u32,
+    /// Their names, separated by colons, for LISTEN_FDNAMES; may be empty.
+    pub listen_fd_names: String,
+    /// Who is to hear what the container's processes tell by sd_notify(3). A detached run returns when one of them has
+    /// said READY=1; in the foreground everything is passed on until the end.
+    pub notify_socket: Option<NotifySocket>,
     /// systemd makes the cgroup, as a transient unit.
     pub systemd_cgroup: bool,
     /// cgroup2: the process ends up in a sub-cgroup `init`, so that systemd or an engine inside may enable controllers.
@@ -87,6 +93,8 @@ struct Ready {
     /// Where init leaves its last word, of a process with a seccomp filter.
     outcome: Option<OwnedFd>,
     terminal: Option<Fd>,
+    /// The supervisor's socket, connected, if the container has one for it.
+    notify: Option<OwnedFd>,
     warnings: Vec<String>,
     notes: Vec<String>,
 }
@@ -117,7 +125,8 @@ impl Runtime {
 
     /// The numbered plan, as text; nothing is changed.
     pub fn dry_run(&self, id: &Id, options: &CreateOptions) -> Result<String> {
-        let Decided { plan, .. } = config::decide(id, options, false, false)?;
+        let Decided { plan, .. } =
+            config::decide(id, options, self.notify_directory(id, options).as_deref(), false, false)?;
         Ok(coracle_plan::explain(&plan))
     }
 
@@ -140,14 +149,35 @@ impl Runtime {
         let mut warn = |warning: &str| tell(Told::Warning(warning));
         ready.warnings.iter().for_each(|warning| warn(warning));
         let terminal = ready.terminal.take();
-        if let Err(error) = ready.started(signals.as_ref()) {
+        let (notify, started) = match ready.notified(run.detach) {
+            Ok(notify) => (notify, ready.started(signals.as_ref())),
+            Err(error) => (None, Err(error)),
+        };
+        if let Err(error) = started {
             return Err(ready.abandon(error));
         }
-        let Ready { directory, child, .. } = ready;
+        let Ready { directory, child, record, .. } = ready;
         // From here on other commands may want the container.
         drop(directory);
-        let Some(signals) = signals.filter(|_| !run.detach) else { return Ok(ExitStatus::Detached) };
-        let waited = foreground::wait(&signals, child.pidfd.number(), child.pid, terminal, run.subreaper);
+        let signals = signals.filter(|_| !run.detach);
+        let pidfd = child.pidfd.number();
+        let waited = match (&signals, notify) {
+            (None, None) => return Ok(ExitStatus::Detached),
+            (None, Some(notify)) => match notify.until_ready(pidfd) {
+                Ok(true) => return Ok(ExitStatus::Detached),
+                Ok(false) => Err(unready(pidfd)),
+                Err(error) => Err(error),
+            },
+            (Some(signals), notify) => {
+                foreground::wait_notified(signals, pidfd, child.pid, terminal, run.subreaper, notify)
+            }
+        };
+        // Only the parent knows, on most kernels.
+        if let (Ok(exit), Some(process)) = (&waited, record.process)
+            && let Err(error) = wait::keep(self, id, process, *exit)
+        {
+            warn(&error.during("keep the exit status").message);
+        }
         if !run.keep {
             match self.delete(id, true) {
                 Ok(warnings) => warnings.iter().for_each(|warning| warn(warning)),
@@ -168,7 +198,9 @@ impl Runtime {
         run: bool,
     ) -> Result<Ready> {
         launch::check_preserved(options.preserve_fds)?;
-        let decided = config::decide(id, options, foreground, run)?;
+        let (notify, unheard) = notify::reach(options.notify_socket.as_ref());
+        let notify_directory = notify.as_ref().and_then(|_| self.notify_directory(id, options));
+        let decided = config::decide(id, options, notify_directory.as_deref(), foreground, run)?;
         let CreateOptions { console_socket, pid_file, pidfd_socket, .. } = options;
         let files = CallersFiles { console_socket, pid_file, pidfd_socket };
         let sockets = Sockets::connect(&files, &decided.plan)?;
@@ -179,15 +211,31 @@ impl Runtime {
         let directory = Directory::claim(&self.root, id)?;
         let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
         match attempt.proceed(&decided, placed, options, sockets, &joined, signals) {
-            Ok(Proceeded { record, control, outcome, terminal, warnings }) => match attempt {
+            Ok(Proceeded { record, control, outcome, terminal, mut warnings }) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
                     let notes = lines(&decided.plan.notes);
-                    Ok(Ready { directory, record, child, control, outcome, terminal, warnings, notes })
+                    warnings.extend(unheard);
+                    let notify = notify.filter(|_| decided.plan.outside.notify);
+                    Ok(Ready {
+                        directory,
+                        record,
+                        child,
+                        control,
+                        outcome,
+                        terminal,
+                        notify,
+                        warnings,
+                        notes,
+                    })
                 }
                 _ => Err(Error::new(Code::System, "no process was made")),
             },
             Err(error) => Err(attempt.undo(error)),
         }
+    }
+
+    fn notify_directory(&self, id: &Id, options: &CreateOptions) -> Option<PathBuf> {
+        options.notify_socket.map(|_| self.root.join(id.as_str()).join(notify::DIRECTORY))
     }
 }
 
@@ -224,6 +272,9 @@ impl Attempt {
         let mut record = intent(decided, &location, rdt, options)?;
         self.directory.write(&record)?;
         self.directory.write_config(&decided.document)?;
+        if plan.outside.notify {
+            notify::make_directory(&self.directory)?;
+        }
 
         let mut warnings = lines(&plan.warnings);
         if matches!(driver, Driver::Cgroupfs) {
@@ -377,6 +428,15 @@ impl Attempt {
 }
 
 impl Ready {
+    /// run: listen for what the process will tell. While this process stays it is the one that a supervisor supervises:
+    /// it has the container's signals and its exit status.
+    fn notified(&mut self, detach: bool) -> Result<Option<Proxy>> {
+        let Some(host) = self.notify.take() else { return Ok(None) };
+        let init = self.child.pid;
+        let main = if detach { init } else { std::process::id() as i32 };
+        Proxy::listen(&self.directory, host, Processes { main, init }, self.record.cgroup.open()).map(Some)
+    }
+
     /// Let init go: to park, or with run to execute.
     fn go(&self) -> Result<()> {
         messages::send(self.control.as_fd(), MessageKind::Go)
@@ -402,6 +462,19 @@ impl Ready {
         Attempt { directory, cgroup, rdt, child: Some(child), hooked: Some(record) }.undo(error)
     }
 }
+
+/// A detached process that did not live to say READY=1.
+fn unready(pidfd: i32) -> Error {
+    let how = match process::wait(pidfd) {
+        Ok(process::Exit::Code(code)) => format!("exit status {code}"),
+        Ok(process::Exit::Signal(signal)) => format!("signal {signal}"),
+        Err(error) => words(errno(error)).to_string(),
+    };
+    Error::new(Code::System, format!("{UNREADY}: {how}"))
+}
+
+pub(crate) const UNREADY: &str =
+    "the container's process ended before it said READY=1 (NOTIFY_SOCKET is set)";
 
 /// runtime-spec runtime.md "Lifecycle" step 10; a failing hook ends the container.
 pub(crate) fn poststart(record: &Record, signals: Option<&Signals>) -> Result<()> {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! events: what a container uses, once.
+//! events: what a container uses, once or again and again.
 //!
 //! Changes nothing and waits for nothing. Numbers come from the cgroup of the record and from the network namespace of
 //! the container's process; they go out under runc's names.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::cgroup;
 use crate::create::signal;
 use crate::error::{Code, Error, Result};
-use crate::record::Directory;
+use crate::record::{Directory, Record};
 use crate::status;
 use crate::{Id, Runtime};
 
@@ -43,22 +43,47 @@ pub struct NetworkInterface {
     pub tx_dropped: u64,
 }
 
+/// A container's files, kept open to be read again and again.
+#[derive(Debug)]
+pub struct Meter {
+    pid: i32,
+    pidfd: OwnedFd,
+    cgroup: coracle_cgroup::Poll,
+}
+
 impl Runtime {
     /// Of a container that is created, running or paused. Errors: [`Code::NotFound`]; [`Code::State`] with `container
     /// not running` when there is no process; [`Code::Cgroup`] when the cgroup cannot be read.
     pub fn stats(&self, id: &Id) -> Result<Statistics> {
+        self.meter(id)?.read()
+    }
+
+    /// To read more than once; otherwise as [`Runtime::stats`]. It takes some 40 descriptors on a host with v1 cgroups, less
+    /// than half of that on others.
+    pub fn meter(&self, id: &Id) -> Result<Meter> {
         let directory = Directory::open(&self.root, id)?;
         let record = directory.read()?;
         let (_, pidfd) = status::derive(&directory, record.as_ref())?;
-        let not_running = || Error::new(Code::State, "container not running");
-        let (Some(record), Some(pidfd)) = (record, pidfd) else { return Err(not_running()) };
-        let Some(process) = record.process else { return Err(not_running()) };
-
-        let counters = network(process.pid);
-        let stats = record.cgroup.open().stats();
+        let (Some(Record { process: Some(process), cgroup, .. }), Some(pidfd)) = (record, pidfd) else {
+            return Err(not_running());
+        };
+        let opened = cgroup.open().poll();
         // While it lives the number is its own, so what was opened by number was; and the cgroup of one that has ended
         // may be gone.
         if !signal(pidfd.as_fd(), 0)? {
+            return Err(not_running());
+        }
+        Ok(Meter { pid: process.pid, pidfd, cgroup: opened.map_err(cgroup::error)? })
+    }
+}
+
+impl Meter {
+    /// One look. Errors: [`Code::State`] once the process has ended.
+    pub fn read(&mut self) -> Result<Statistics> {
+        let counters = network(self.pid);
+        let stats = self.cgroup.read();
+        // As above.
+        if !signal(self.pidfd.as_fd(), 0)? {
             return Err(not_running());
         }
         let network_interfaces = match counters {
@@ -69,6 +94,10 @@ impl Runtime {
         };
         Ok(Statistics { cgroup: stats.map_err(cgroup::error)?, network_interfaces })
     }
+}
+
+fn not_running() -> Error {
+    Error::new(Code::State, "container not running")
 }
 
 /// Counters in the network namespace of a process, if it is not the caller's.

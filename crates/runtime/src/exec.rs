@@ -25,7 +25,7 @@ use crate::error::{Code, Error, Result};
 use crate::foreground::{self, ExitStatus, Signals};
 use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
 use crate::messages::{self, Started};
-use crate::record::{Process, Record, Shared};
+use crate::record::{Directory, Process, Record, Shared};
 use crate::status::{self, Status, Waiting};
 use crate::step::{self, Named};
 use crate::{Created, Id, Runtime, Told, cgroup, config, errno, hooks, lower, probe, start};
@@ -49,6 +49,7 @@ pub struct ExecOptions {
     pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
     pub listen_fds: u32,
+    pub listen_fd_names: String,
     /// Return when the process runs.
     pub detach: bool,
     /// Also in a paused container, where the process waits to be resumed.
@@ -80,7 +81,21 @@ struct Parked {
 
 /// Names of a parked process's files in the container's directory.
 fn parked_files(name: &Id) -> (String, String) {
-    (format!("exec-{name}.json"), format!("exec-{name}.sock"))
+    (format!("parked-{name}.json"), format!("parked-{name}.sock"))
+}
+
+/// Tell those who follow the container that a process was executed: by a file's name, which they get of inotify(7) even
+/// when the file is gone. Nobody else needs it.
+fn announce(directory: &Directory, pid: i32) {
+    let name = format!("exec-{pid}");
+    if directory.note(&name).is_ok() {
+        std::fs::remove_file(directory.member(&name)).ok(); // delete has been faster
+    }
+}
+
+/// The pid in the name of such a file.
+pub(crate) fn parse_name(name: &str) -> Option<i32> {
+    name.strip_prefix("exec-")?.parse().ok()
 }
 
 impl Runtime {
@@ -96,6 +111,7 @@ impl Runtime {
             return Err(ready.abandon(error));
         }
         let Ready { directory, child, .. } = ready;
+        announce(&directory, child.pid);
         drop(directory);
         let Some(signals) = signals.filter(|_| !options.detach) else { return Ok(ExitStatus::Detached) };
         foreground::wait(&signals, child.pidfd.number(), child.pid, terminal, false)
@@ -121,7 +137,7 @@ impl Runtime {
 
     /// Execute what [`Runtime::exec_create`] has made. Succeeds only when its command was executed.
     pub fn exec_start(&self, id: &Id, name: &Id) -> Result<()> {
-        let directory = crate::record::Directory::open(&self.root, id)?.share()?;
+        let directory = Directory::open(&self.root, id)?.share()?;
         let record = directory.read()?;
         let (file, socket) = parked_files(name);
         let Some(parked) = read_parked(&directory.member(&file))? else {
@@ -150,7 +166,7 @@ impl Runtime {
         let (process, steps) = (&parked.process, &parked.late_steps);
         let started = start::execute(&init, process, &pidfd, steps, group.as_ref(), signals.as_ref());
         remove();
-        started
+        started.inspect(|()| announce(&directory, parked.process.pid))
     }
 
     fn prepare(
@@ -161,7 +177,7 @@ impl Runtime {
         parked: Option<&Id>,
     ) -> Result<Ready> {
         launch::check_preserved(options.preserve_fds)?;
-        let mut directory = crate::record::Directory::open(&self.root, id)?.share()?;
+        let mut directory = Directory::open(&self.root, id)?.share()?;
         let record = directory.read()?;
         let (status, pidfd) = status::derive(&directory, record.as_ref())?;
         let refused = |why: &str| Err(Error::new(Code::State, format!("cannot exec in {why}")));
@@ -380,6 +396,8 @@ fn decide(
             no_new_keyring: record.no_new_keyring,
             preserve_fds: options.preserve_fds,
             listen_fds: options.listen_fds,
+            listen_fd_names: options.listen_fd_names.clone(),
+            notify: String::new(),
             systemd_cgroup: record.systemd_cgroup,
             cgroup_leaf: false,
             strict: false,

@@ -16,6 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use crate::error::{Code, Error, Result};
+use crate::notify::Proxy;
 
 /// How a container's process ended, or that nobody waited for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +155,19 @@ pub fn wait(
     terminal: Option<Fd>,
     subreaper: bool,
 ) -> Result<ExitStatus> {
-    wait_with(signals, pidfd, pid, terminal, &Caller { subreaper, ..CALLER })
+    wait_notified(signals, pidfd, pid, terminal, subreaper, None)
+}
+
+/// The same; meanwhile what the container tells its supervisor is passed on.
+pub(crate) fn wait_notified(
+    signals: &Signals,
+    pidfd: i32,
+    pid: i32,
+    terminal: Option<Fd>,
+    subreaper: bool,
+    notify: Option<Proxy>,
+) -> Result<ExitStatus> {
+    wait_with(signals, pidfd, pid, terminal, notify, &Caller { subreaper, ..CALLER })
 }
 
 /// The caller's side, by number.
@@ -186,25 +199,25 @@ fn wait_with(
     pidfd: i32,
     pid: i32,
     terminal: Option<Fd>,
+    mut notify: Option<Proxy>,
     caller: &Caller,
 ) -> Result<ExitStatus> {
     let mut relay = terminal.map(|master| Relay::new(master, caller)).transpose()?;
     loop {
-        let mut entries = [
-            Poll::readable(signals.fd.as_raw_fd()),
-            Poll::readable(pidfd),
-            Poll::readable(-1),
-            Poll::readable(-1),
-            Poll::writable(-1),
-        ];
-        if let Some(relay) = &relay {
-            let [_, _, rest @ ..] = &mut entries;
-            *rest = relay.interests();
-        }
+        let nothing = Poll::readable(-1);
+        let [input, master, output] = relay.as_ref().map_or([nothing; 3], Relay::interests);
+        let [inside, host] = notify.as_ref().map_or([nothing; 2], Proxy::interests);
+        let (signal, exit) = (Poll::readable(signals.fd.as_raw_fd()), Poll::readable(pidfd));
+        let mut entries = [signal, exit, inside, host, input, master, output];
         wait_for(&mut entries)?;
-        let [signal, exit, rest @ ..] = entries;
+        let [signal, exit, inside, host, rest @ ..] = entries;
         if let Some(relay) = &mut relay {
             relay.advance(&rest);
+        }
+        if let Some(notify) = &mut notify
+            && (inside.ready != 0 || host.ready != 0)
+        {
+            notify.advance();
         }
         if signal.ready != 0 {
             while let Some(signal) = signals.next()? {
@@ -220,6 +233,9 @@ fn wait_with(
         }
     }
     let exit = process::wait(pidfd).map_err(|errno| failed("wait for the container", errno))?;
+    if let Some(notify) = &mut notify {
+        notify.finish();
+    }
     if let Some(relay) = relay {
         relay.finish(signals)?;
     }
@@ -706,7 +722,7 @@ mod tests {
             output_read.read_to_end(&mut text).map(|_| text)
         });
         let status =
-            wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&input_read, &output_write))
+            wait_with(&signals, pidfd.number(), pid, Some(master), None, &caller(&input_read, &output_write))
                 .unwrap();
         drop((input_read, output_write));
         // A container that left its input alone breaks the pipe.
@@ -789,7 +805,7 @@ mod tests {
             (line, expected)
         });
         let status =
-            wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&input_read, &output_write))
+            wait_with(&signals, pidfd.number(), pid, Some(master), None, &caller(&input_read, &output_write))
                 .unwrap();
         drop(output_write);
         assert_eq!(status, ExitStatus::Code(0));
@@ -806,7 +822,8 @@ mod tests {
         let (read, write) = pipe();
         let null = File::open("/dev/null").unwrap();
         drop(read);
-        let status = wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&null, &write)).unwrap();
+        let status =
+            wait_with(&signals, pidfd.number(), pid, Some(master), None, &caller(&null, &write)).unwrap();
         assert_eq!(status, ExitStatus::Code(3));
         // The test's own SIGPIPE is gone too: this would kill the process otherwise.
         drop(signals);
@@ -824,7 +841,8 @@ mod tests {
         let (pid, pidfd) = on_pty(&script, &slave);
         let signals = block_signals().unwrap();
         drop(slave);
-        let status = wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&null, &write)).unwrap();
+        let status =
+            wait_with(&signals, pidfd.number(), pid, Some(master), None, &caller(&null, &write)).unwrap();
         drop(write);
         let mut text = String::new();
         read.read_to_string(&mut text).unwrap();
@@ -874,9 +892,15 @@ mod tests {
         let signals = block_signals().unwrap();
         // Somebody else reaps the child: its status is lost.
         process::wait(pidfd.number()).unwrap();
-        let error =
-            wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&caller_slave, &caller_slave))
-                .unwrap_err();
+        let error = wait_with(
+            &signals,
+            pidfd.number(),
+            pid,
+            Some(master),
+            None,
+            &caller(&caller_slave, &caller_slave),
+        )
+        .unwrap_err();
         assert_eq!(error.message, "wait for the container: no child processes");
         assert_eq!(tty::modes(caller_slave.as_raw_fd()).unwrap(), before);
     }
@@ -888,7 +912,7 @@ mod tests {
         let (pid, pidfd) = on_pty("echo line", &slave);
         let signals = block_signals().unwrap();
         drop(slave);
-        wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&caller_slave, &caller_slave))
+        wait_with(&signals, pidfd.number(), pid, Some(master), None, &caller(&caller_slave, &caller_slave))
             .unwrap();
         let mut buffer = [0; 32];
         let length = fd::read(caller_master.number(), &mut buffer).unwrap();
@@ -923,7 +947,7 @@ mod tests {
         let (pid, pidfd) = on_pty("echo after", &slave);
         let signals = block_signals().unwrap();
         drop(slave);
-        wait_with(&signals, pidfd.number(), pid, Some(master), &caller(&null, &file)).unwrap();
+        wait_with(&signals, pidfd.number(), pid, Some(master), None, &caller(&null, &file)).unwrap();
         let mut text = String::new();
         std::io::Seek::rewind(&mut file).unwrap();
         file.read_to_string(&mut text).unwrap();

@@ -309,7 +309,7 @@ impl Lowering<'_> {
                 let listener = if *parked { context.listener } else { -1 };
                 self.writer.push(number, Op::AwaitStart { listener });
             }
-            Action::Execute { args, env, home_of_uid } => {
+            Action::Execute { args, env, home_of_uid, listen_pid } => {
                 // Init itself needs a few descriptors until here.
                 for limit in context.plan.outside.rlimits.iter().filter(|limit| too_low_for_init(limit)) {
                     let (resource, soft, hard) = (limit.resource, limit.soft, limit.hard);
@@ -321,6 +321,7 @@ impl Lowering<'_> {
                     args: List::collect(first, &args),
                     env: List::collect(second, &env),
                     home_uid: home_of_uid.unwrap_or(u32::MAX),
+                    listen_pid: *listen_pid as u32,
                 };
                 self.writer.push(number, op);
             }

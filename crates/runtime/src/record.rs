@@ -225,7 +225,7 @@ impl Directory {
         }
     }
 
-    fn is_removed(&self) -> Result<bool> {
+    pub(crate) fn is_removed(&self) -> Result<bool> {
         let metadata = self.file.metadata().map_err(|error| Error::io("stat", &error))?;
         Ok(metadata.nlink() == 0)
     }
@@ -237,6 +237,27 @@ impl Directory {
 
     pub(crate) fn id(&self) -> &str {
         self.id.as_str()
+    }
+
+    /// What is in it. Through a copy of the descriptor, so that nobody who watches the directory hears it opened and closed.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let failed = |errno| Error::system(format!("read {}", self.path.display()), errno);
+        let copy = self.file.try_clone().map_err(|error| Error::io("copy a descriptor", &error))?;
+        let mut names = Vec::new();
+        for entry in nix::dir::Dir::from_fd(copy.into()).map_err(failed)?.iter() {
+            names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    }
+
+    /// Another command is at work on it. To be asked rarely: for a moment, those that want the lock do not get it.
+    pub(crate) fn is_locked(&self) -> Result<bool> {
+        let copy = self.file.try_clone().map_err(|error| Error::io("copy a descriptor", &error))?;
+        match Flock::lock(OwnedFd::from(copy), FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
+            Err((_, errno)) => Err(Error::system(format!("lock {}", self.path.display()), errno)),
+        }
     }
 
     pub(crate) fn read_config(&self) -> Result<Option<Vec<u8>>> {
@@ -271,6 +292,14 @@ impl Directory {
             .open(&temporary)
             .and_then(|mut file| std::io::Write::write_all(&mut file, text))
             .map_err(self.failed(name))
+    }
+
+    /// Keep a fact that its name says all of: whoever watches the directory hears it with the name, even if the file is
+    /// gone again by then.
+    pub(crate) fn note(&self, name: &str) -> Result<()> {
+        let mut options = std::fs::OpenOptions::new();
+        let made = options.write(true).create(true).truncate(false).mode(0o600).open(self.member(name));
+        made.map(drop).map_err(|error| Error::io(format!("write {}", self.path.join(name).display()), &error))
     }
 
     /// `None` while nothing is recorded. Errors: [`Code::Invalid`] when it cannot be understood, [`Code::NotFound`]

@@ -8,11 +8,12 @@ use coracle_program::MessageKind;
 use coracle_sys::{fd, socket};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use crate::create::poststart;
+use crate::create::{Told, UNREADY, poststart};
 use crate::error::{Code, Error, Result};
 use crate::foreground::Signals;
 use crate::launch::died_how;
 use crate::messages::{self, Started};
+use crate::notify::{self, NotifySocket, Processes, Proxy};
 use crate::record::{Directory, Process};
 use crate::status::{self, Status, Waiting};
 use crate::step::{self, Named};
@@ -23,10 +24,18 @@ const EXIT_PATIENCE: i32 = 5000;
 const GOES_ON: &str = "its process goes on to its command as soon as a hook, or an agent of linux.seccomp, lets it: \
                        `delete --force` ends it";
 
+/// What start takes.
+#[derive(Debug, Clone, Default)]
+pub struct StartOptions {
+    /// As for create.
+    pub notify_socket: Option<NotifySocket>,
+}
+
 impl Runtime {
     /// Start a created container. Succeeds only when its command was executed; a failure of execve(2) is an error
-    /// here, with its reason, and the container is stopped then.
-    pub fn start(&self, id: &Id) -> Result<()> {
+    /// here, with its reason, and the container is stopped then. With a [`StartOptions::notify_socket`], if create had
+    /// one too, it also waits until the container has said READY=1.
+    pub fn start(&self, id: &Id, options: &StartOptions, tell: &mut dyn FnMut(Told<'_>)) -> Result<()> {
         let directory = Directory::open(&self.root, id)?.lock()?;
         let record = directory.read()?;
         let (status, pidfd) = status::derive(&directory, record.as_ref())?;
@@ -55,6 +64,13 @@ impl Runtime {
             }
         };
         let process = record.process.unwrap_or(Process { pid: 0, start_time: 0 });
+        let notify = match reach(&directory, options, tell) {
+            Some(host) => {
+                let processes = Processes { main: process.pid, init: process.pid };
+                Some(Proxy::listen(&directory, host, processes, record.cgroup.open())?)
+            }
+            None => None,
+        };
         let signals = self.signals(false)?;
         let group = record.cgroup.open();
         execute(&init, &process, &pidfd, &record.late_steps, Some(&group), signals.as_ref())?;
@@ -68,8 +84,27 @@ impl Runtime {
         poststart(&record, signals.as_ref()).inspect_err(|_| {
             // The specification has the container stopped then; the hook's error is what the caller hears.
             crate::create::signal(pidfd.as_fd(), libc::SIGKILL).ok(); // see above
-        })
+        })?;
+        // Other commands may want the container while it gets ready; and a signal ends this one as ever.
+        drop((directory, signals));
+        match notify.map(|notify| notify.until_ready(pidfd.as_raw_fd())).transpose()? {
+            // How it ended is for its parent to know.
+            Some(false) => Err(Error::new(Code::System, UNREADY)),
+            _ => Ok(()),
+        }
     }
+}
+
+/// The way to the supervisor, for a container that has a socket for it.
+fn reach(directory: &Directory, options: &StartOptions, tell: &mut dyn FnMut(Told<'_>)) -> Option<OwnedFd> {
+    let socket = options.notify_socket.as_ref()?;
+    if !notify::is_there(directory) {
+        tell(Told::Note("NOTIFY_SOCKET was not set for create: sd_notify is not forwarded"));
+        return None;
+    }
+    let (host, unheard) = notify::reach(Some(socket));
+    unheard.iter().for_each(|warning| tell(Told::Warning(warning)));
+    host
 }
 
 /// Tell an init that waits to execute, and stay until it did, or said why not and has ended.

@@ -115,7 +115,7 @@ pub(crate) fn stat(pid: i32) -> Result<Option<(char, u64)>> {
 }
 
 /// What init calls itself until execve(2) names it after the command (proc_pid_comm(5)).
-const INIT_NAME: &str = "oar-init";
+pub(crate) const INIT_NAME: &str = "oar-init";
 
 /// After the end of file on a start socket: was it execve(2), or the end of an init that was killed on its way there, as
 /// when a seccomp agent never answers? A process that is reaped already has run.

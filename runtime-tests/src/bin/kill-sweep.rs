@@ -149,8 +149,11 @@ fn attempt(
         "create" => t.rt(&[driver, "create", "--pid-file", pid_file, "--bundle", dir, &id]),
         "run" => t.rt(&[driver, "run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
         "exec" => t.rt(&["exec", "--detach", "--pid-file", pid_file, &id, "sleep", "1000"]),
-        "update" => t.rt(&["update", "--memory", "100m", "--pids-limit", "70", "--cpu-quota", "60000", &id]),
         "start" | "pause" | "resume" => t.rt(&[verb, &id]),
+        "update" => {
+            let limits = ["--memory", "32m", "--cpu-quota", "40000", "--rlimit", "nofile=100"];
+            t.rt(&[&["update"], &limits[..], &["--oom-score-adj", "100", &id]].concat())
+        }
         _ => t.rt(&["delete", "--force", &id]),
     };
     let run = if strace.is_empty() { run } else { run.wrap(&[&["strace"], strace].concat()) };

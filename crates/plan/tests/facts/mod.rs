@@ -99,6 +99,8 @@ pub(crate) fn options() -> Options {
         no_new_keyring: false,
         preserve_fds: 0,
         listen_fds: 0,
+        listen_fd_names: String::new(),
+        notify: String::new(),
         systemd_cgroup: false,
         cgroup_leaf: false,
         strict: false,
