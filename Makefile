@@ -24,7 +24,7 @@ test-runtime: ## the black-box suite; RUNTIME=/usr/sbin/runc for another binary,
 test-vm: ## the same with systemd and pure cgroup v2, in emulated machines; ARGS="--all trixie -- filter"
 	@scripts/test-vm $(ARGS)
 
-kill-sweep: ## SIGKILL at every syscall of create, start, run, delete, pause, resume, update; ARGS="--step 7 create" to thin it
+kill-sweep: ## SIGKILL at every syscall of create, start, run, delete, exec, pause …; ARGS="--step 7 create" to thin it
 	@scripts/kill-sweep $(ARGS)
 
 bench: ## oar next to crun and runc, in turns; ARGS="--rounds 200"

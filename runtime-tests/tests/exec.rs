@@ -514,6 +514,27 @@ fn preserved_descriptors() {
 }
 
 #[test]
+fn socket_activation() {
+    run_case(
+        any()
+            .differs("runc", "1.1.5 passes no LISTEN_FDS on in exec")
+            .differs("crun", "1.8.1 passes the descriptors on, and says nothing of them"),
+        |t| {
+            let mut b = t.bundle();
+            b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}));
+            let c = running(t, &mut b);
+            let script = "[ $LISTEN_PID = $$ ] && echo mine; echo $LISTEN_FDS $LISTEN_FDNAMES; cat <&3";
+            let run = t
+                .rt(&["exec", &c.id, "sh", "-c", script])
+                .env("LISTEN_FDS", "1")
+                .env("LISTEN_FDNAMES", "web");
+            let out = run.wrap(&["sh", "-c", "exec 3<<X; \"$@\"\nthree\nX\n", "sh"]).run();
+            assert_eq!(out.ok(), "mine\n1 web\nthree\n");
+        },
+    );
+}
+
+#[test]
 fn no_descriptor_of_ours_is_open() {
     run_case(any(), |t| {
         let c = running(t, &mut t.bundle());
