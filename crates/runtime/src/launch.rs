@@ -27,7 +27,7 @@ use crate::terminal::FdSocket;
 use crate::{errno, lower, messages, namespaces, seccomp, step};
 
 /// The program that becomes every container's first process.
-const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
+pub(crate) const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
 
 /// Descriptors from 3 on that the process is to inherit.
 pub(crate) fn check_preserved(count: u32) -> Result<()> {
