@@ -39,6 +39,8 @@ pub struct Host {
     /// Capabilities in the caller's bounding set, one bit for each number.
     pub bounding: u64,
     pub cgroup: CgroupHost,
+    /// Looked for when `cgroup.closed` has something.
+    pub systemd: ServiceManager,
     pub apparmor: bool,
     pub selinux: bool,
     /// `/proc/kcore` exists, so `/dev/core` is made.
@@ -70,6 +72,29 @@ pub struct CgroupHost {
     pub unified_controllers: Vec<String>,
     /// v1 hierarchies: mount point, and the controllers or `name=…` in it.
     pub v1: Vec<V1Hierarchy>,
+    /// Mount points of those above in which this caller may not make the cgroup that the document asks for. Empty for
+    /// root.
+    pub closed: Vec<String>,
+}
+
+impl CgroupHost {
+    /// The container can have a directory in none of the hierarchies.
+    pub fn is_closed(&self) -> bool {
+        let mut mount_points = self.v1.iter().map(|hierarchy| &hierarchy.mount_point).chain([&self.unified]);
+        mount_points.all(|point| point.is_empty() || self.closed.contains(point))
+    }
+}
+
+/// Which systemd could make a cgroup for this caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServiceManager {
+    /// None is known: it is not running, or it was not looked for because nothing depends on it.
+    #[default]
+    None,
+    /// The system's, but the caller has no manager of their own.
+    System,
+    /// The caller's own.
+    User,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,6 +247,8 @@ pub enum CgroupPlace {
     Directory(CgroupPath),
     /// systemd, as a transient unit (systemd driver).
     Unit(SystemdUnit),
+    /// There is none: the processes stay in the caller's.
+    Nowhere,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,7 +36,11 @@ pub(crate) fn decide(
     let bundle = absolute(&options.bundle)?;
     let document = read(&bundle)?;
     let (spec, mut warnings) = coracle_plan::parse(&document).map_err(|violations| refused(&violations))?;
-    let host = probe::host(&probe::needs(&spec))?;
+    let mut host = probe::host(&probe::needs(&spec))?;
+    if !options.systemd_cgroup {
+        probe::cgroup_rights(&mut host, &coracle_plan::cgroup_path(&spec, id.as_str()), id)?;
+    }
+    let host = host;
     let bundle = match bundle.to_str() {
         Some(bundle) => bundle.to_string(),
         None => {

@@ -19,6 +19,7 @@ mod id;
 mod kill;
 mod launch;
 mod lower;
+mod members;
 mod messages;
 mod namespaces;
 mod notify;

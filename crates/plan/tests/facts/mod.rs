@@ -24,7 +24,9 @@ pub(crate) fn host() -> Host {
             unified: "/sys/fs/cgroup".into(),
             unified_controllers: ["cpu", "memory", "pids"].map(String::from).to_vec(),
             v1: Vec::new(),
+            closed: Vec::new(),
         },
+        systemd: ServiceManager::None,
         apparmor: true,
         selinux: false,
         kcore: true,
@@ -66,6 +68,7 @@ pub(crate) fn hybrid() -> Host {
                 v1("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
                 v1("/sys/fs/cgroup/systemd", &["name=systemd"]),
             ],
+            closed: Vec::new(),
         },
         ..host()
     }
@@ -85,6 +88,7 @@ pub(crate) fn v1() -> Host {
             unified: String::new(),
             unified_controllers: Vec::new(),
             v1: controllers.map(hierarchy).to_vec(),
+            closed: Vec::new(),
         },
         ..host()
     }
