@@ -8,7 +8,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
-const UID: u32 = 424_242;
+/// An id that nothing else on the machine has, also when this suite runs twice.
+fn uid() -> u32 {
+    500_000 + std::process::id() % 400_000
+}
 
 /// The user at work in a case.
 struct User<'t> {
@@ -23,7 +26,7 @@ struct User<'t> {
 impl<'t> User<'t> {
     fn new(t: &'t Test) -> Self {
         let run_dir = t.scratch("run-user");
-        lchown(&run_dir, Some(UID), Some(UID)).unwrap();
+        lchown(&run_dir, Some(uid()), Some(uid())).unwrap();
         fs::set_permissions(&run_dir, fs::Permissions::from_mode(0o700)).unwrap();
         let runtime = t.scratch("bin").join(t.runtime.file_name().unwrap());
         fs::copy(&t.runtime, &runtime).unwrap();
@@ -33,7 +36,7 @@ impl<'t> User<'t> {
 
     /// A program as the user: no capability of the case is left to it.
     fn program(&self, argv: &[&str]) -> Invocation {
-        let id = UID.to_string();
+        let id = uid().to_string();
         let run_dir = self.run_dir.to_str().unwrap();
         self.t
             .program(argv.iter().map(Into::into).collect())
@@ -58,7 +61,7 @@ impl<'t> User<'t> {
         b.without_namespace("network").namespace("user", "").unmount("/sys").unmount("/dev/pts");
         let options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
         b.mount("/dev/pts", "devpts", "devpts", &options);
-        let map = json!([{"containerID": 0, "hostID": UID, "size": 1}]);
+        let map = json!([{"containerID": 0, "hostID": uid(), "size": 1}]);
         b.set("/linux/uidMappings", map.clone());
         b.set("/linux/gidMappings", map);
         b
@@ -108,7 +111,7 @@ impl Drop for User<'_> {
 }
 
 fn give(path: &Path) {
-    lchown(path, Some(UID), Some(UID)).unwrap();
+    lchown(path, Some(uid()), Some(uid())).unwrap();
     if path.symlink_metadata().unwrap().is_dir() {
         fs::read_dir(path).unwrap().for_each(|e| give(&e.unwrap().path()));
     }
@@ -142,16 +145,15 @@ fn that_there_is_no_cgroup_is_told() {
         let id = user.id();
         let out = user.making(&b, &["--debug", "run"], &id).run();
         out.ok();
-        out.says("the container has no cgroup: uid 424242 may not make a cgroup here; ");
+        out.says(&format!("the container has no cgroup: uid {} may not make a cgroup here; ", uid()));
         let out = user.making(&b, &["run", "--dry-run"], &id).run();
         assert!(out.ok().contains("cgroup   none: the caller may not make one\n"), "{out}");
         // Whoever names one hears of it.
         b.set("/linux/cgroupsPath", json!(format!("/{}", t.tag)));
         let out = user.making(&b, &["run"], &id).run();
         out.ok();
-        out.says(
-            "warning: linux.cgroupsPath: the container has no cgroup: uid 424242 may not make a cgroup here",
-        );
+        let text = "warning: linux.cgroupsPath: the container has no cgroup: uid";
+        out.says(&format!("{text} {} may not make a cgroup here", uid()));
         // Without a pid namespace nobody can tell its processes from others.
         b.without_namespace("pid").unmount("/proc").mount("/proc", "none", "/proc", &["rbind"]);
         let out = user.making(&b, &["run"], &id).run();
@@ -168,8 +170,11 @@ fn limits_without_a_cgroup_are_an_error() {
         b.set("/linux/resources", json!({"memory": {"limit": 1 << 25}, "pids": {"limit": 9}}));
         let out = user.run(&b);
         out.clean_error();
-        out.says("linux.resources: memory.limit 33554432: uid 424242 may not make a cgroup here; ");
-        out.says("linux.resources: pids.limit 9: uid 424242 may not make a cgroup here; ");
+        out.says(&format!(
+            "linux.resources: memory.limit 33554432: uid {} may not make a cgroup here; ",
+            uid()
+        ));
+        out.says(&format!("linux.resources: pids.limit 9: uid {} may not make a cgroup here; ", uid()));
         assert!(!out.stderr.contains("permission denied"), "{out}");
         // Rules for devices need no cgroup: nodes that this user could not open are not there.
         b.set("/linux/resources", json!({"devices": [{"allow": false, "access": "rwm"}]}));
@@ -256,5 +261,96 @@ fn what_needs_a_cgroup_says_so() {
         assert_eq!(stats["data"]["pids"]["current"], 1, "{out}");
         user.rt(&["delete", "--force", &id]).run().ok();
         assert!(!alive(pid.into()));
+    });
+}
+
+/// Where the state went: the directory that holds one for the container.
+fn made_in(out: &Out) -> String {
+    let line = out.stderr.lines().find_map(|line| line.strip_prefix("oar: debug: open ")).unwrap();
+    line.rsplit_once(": ").unwrap().0.to_owned()
+}
+
+#[test]
+fn two_commands_to_a_shell() {
+    run_case(any(), |t| {
+        let user = User::new(t);
+        let b = user.bundle();
+        give(&b.dir);
+        user.rt(&["spec", "--rootless"]).cwd(&b.dir).run().ok();
+        // Its shell asks for a terminal.
+        let id = user.id();
+        let run = format!("{} run {id}", user.runtime.display());
+        let input = t.dir.join("input");
+        fs::write(&input, "id -u; touch /tmp/x; cat /proc/1/comm; exit 5\n").unwrap();
+        let out = user.program(&["script", "-qec", &run, "/dev/null"]).cwd(&b.dir).stdin(&input).run();
+        assert_eq!(out.code, 5, "{out}");
+        assert!(out.stdout.contains("\r\n0\r\n") || out.stdout.starts_with("0\r\n"), "{out}");
+        assert!(out.stdout.contains("Read-only file system"), "{out}");
+    });
+}
+
+#[test]
+fn places_for_the_state() {
+    run_case(oar_only("its default root"), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.sh("exit 0");
+        let place = |run_dir: Option<&Path>| {
+            let id = user.id();
+            let run = user.making(&b, &["--debug", "run"], &id);
+            let run = match run_dir {
+                Some(path) => run.env("XDG_RUNTIME_DIR", path.to_str().unwrap()),
+                None => run.wrap(&["env", "-u", "XDG_RUNTIME_DIR"]),
+            };
+            let out = run.run();
+            out.ok();
+            made_in(&out)
+        };
+        let named = user.run_dir.join("oar");
+        assert_eq!(place(Some(&user.run_dir)), named.to_str().unwrap());
+        let mode = named.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o1700, "sticky: tmp cleaners spare it");
+        // Another user's, one that is not there, none at all, and there is no /run/user of theirs.
+        let other = t.scratch("other");
+        let fallback = PathBuf::from(format!("/tmp/oar-{}", uid()));
+        let places =
+            [Some(other.as_path()), Some(Path::new("/does/not/exist")), Some(Path::new("run")), None];
+        let found: Vec<String> = places.into_iter().map(place).collect();
+        let mode = fallback.metadata().unwrap().permissions().mode();
+        fs::remove_dir(&fallback).unwrap();
+        assert!(found.iter().all(|place| Path::new(place) == fallback), "{found:?}");
+        assert_eq!(mode & 0o7777, 0o1700);
+        // Somebody was there before: a directory, a link.
+        fs::create_dir(&fallback).unwrap();
+        let out = user.making(&b, &["run"], &user.id()).env("XDG_RUNTIME_DIR", "").run();
+        fs::remove_dir(&fallback).unwrap();
+        out.clean_error().says("it belongs to another user");
+        std::os::unix::fs::symlink(&user.run_dir, &fallback).unwrap();
+        lchown(&fallback, Some(1), Some(1)).unwrap();
+        let out = user.making(&b, &["run"], &user.id()).env("XDG_RUNTIME_DIR", "").run();
+        fs::remove_file(&fallback).unwrap();
+        out.clean_error().says("it is a symbolic link of another user");
+    });
+}
+
+#[test]
+fn others_have_no_part_in_it() {
+    run_case(any(), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.sh("echo up; exec sleep 1000");
+        let (id, pid) = user.running(&b);
+        let root = user.run_dir.join(t.runtime.file_name().unwrap());
+        for verb in [&["state"][..], &["kill"], &["exec"], &["delete", "--force"]] {
+            let words = [&["--root", root.to_str().unwrap()], verb, &[&id]].concat();
+            let words = if verb == ["exec"] { [&words[..], &["/bin/true"]].concat() } else { words };
+            let argv = [&[user.runtime.to_str().unwrap()], &words[..]].concat();
+            let other = t.program(argv.iter().map(Into::into).collect());
+            let other = other.wrap(&["setpriv", "--reuid", "424242", "--regid", "424242", "--clear-groups"]);
+            let out = other.env("XDG_RUNTIME_DIR", "/does/not/exist").run();
+            out.failed();
+        }
+        assert!(alive(pid.into()));
+        user.rt(&["delete", "--force", &id]).run().ok();
     });
 }
