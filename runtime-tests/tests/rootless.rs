@@ -354,3 +354,123 @@ fn others_have_no_part_in_it() {
         user.rt(&["delete", "--force", &id]).run().ok();
     });
 }
+
+/// What the host says of the user, in the place of its own files, for one command.
+struct Accounts<'a> {
+    /// Lines of /etc/subuid and /etc/subgid.
+    sub_ids: &'a str,
+    /// newuidmap and newgidmap are there.
+    helpers: bool,
+}
+
+impl Accounts<'_> {
+    fn of(&self, t: &Test, run: Invocation) -> Invocation {
+        let (passwd, sub_ids) = (t.dir.join("passwd"), t.dir.join("sub-ids"));
+        fs::write(&passwd, format!("root:x:0:0::/:/bin/sh\nann:x:{0}:{0}::/:/bin/sh\n", uid())).unwrap();
+        fs::write(&sub_ids, self.sub_ids).unwrap();
+        let mut script = format!("set -e; mount --bind {} /etc/passwd", passwd.display());
+        for file in ["subuid", "subgid"] {
+            script += &format!("; mount --bind {} /etc/{file}", sub_ids.display());
+        }
+        if !self.helpers {
+            script +=
+                "; for file in newuidmap newgidmap; do mount --bind /dev/null $(command -v $file); done";
+        }
+        run.wrap(&["unshare", "-m", "sh", "-c", &format!("{script}; exec \"$@\""), "sh"])
+    }
+}
+
+/// A range that no account of the machine has.
+const RANGE: u32 = 1_000_000_000;
+
+const NO_AUTOMATIC: &str = "refuses a config without a user namespace";
+
+#[test]
+fn helpers_write_maps_of_more_than_the_own_id() {
+    const NO_GROUPS: &str = "no additional groups for ordinary users, also with maps that have them";
+    run_case(any().differs("runc", NO_GROUPS), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        let map = json!([
+            {"containerID": 0, "hostID": uid(), "size": 1},
+            {"containerID": 1, "hostID": RANGE, "size": 1000},
+        ]);
+        b.set("/linux/uidMappings", map.clone());
+        b.set("/linux/gidMappings", map);
+        b.set("/process/user", json!({"uid": 7, "gid": 8, "additionalGids": [9]}));
+        b.sh("id -u; id -G; tr -s ' ' </proc/self/uid_map; exit 5");
+        let accounts = Accounts { sub_ids: &format!("ann:{RANGE}:65536\n"), helpers: true };
+        let out = accounts.of(t, user.making(&b, &["run"], &user.id())).run();
+        out.expect_code(5);
+        assert_eq!(out.stdout, format!("7\n8 9\n 0 {} 1\n 1 {RANGE} 1000\n", uid()), "{out}");
+    });
+}
+
+#[test]
+fn what_the_helper_refuses_is_told_in_its_words() {
+    run_case(oar_only("words of the error"), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": RANGE, "size": 1000}]));
+        let own = Accounts { sub_ids: &format!("ann:{RANGE}:999\n"), helpers: true };
+        let id = user.id();
+        let out = own.of(t, user.making(&b, &["run"], &id)).run();
+        out.clean_error()
+            .says("/usr/bin/newuidmap: exit status 1: uid range [0-1000) -> [1000000000-1000001000)");
+        out.says("hint: ids that a user may map are in /etc/subuid: `usermod --add-subuids ");
+        let none = Accounts { sub_ids: "", helpers: false };
+        let out = none.of(t, user.making(&b, &["run"], &id)).run();
+        out.clean_error().says("by newuidmap, which is not installed (Debian: uidmap)");
+    });
+}
+
+#[test]
+fn a_user_namespace_is_added_with_all_that_the_user_has() {
+    run_case(any().differs("runc", NO_AUTOMATIC), |t| {
+        let user = User::new(t);
+        let mut b = t.bundle();
+        b.set("/process/user", json!({"uid": 0, "gid": 0, "additionalGids": [5]}));
+        b.sh("id -u; id -G; tr -s ' ' </proc/self/uid_map; ls -d /sys/class/net/lo; exit 5");
+        let accounts = Accounts { sub_ids: &format!("ann:{RANGE}:65536\n"), helpers: true };
+        let id = user.id();
+        let out = accounts.of(t, user.making(&b, &["run"], &id)).run();
+        out.expect_code(5);
+        let map = format!(" 0 {} 1\n 1 {RANGE} 65536\n", uid());
+        assert_eq!(out.stdout, format!("0\n0 5\n{map}/sys/class/net/lo\n"), "{out}");
+        if t.kind == Kind::Oar {
+            assert_eq!(out.stderr, "", "{out}");
+            // From another shell, and another process in there.
+            b.sh("echo up; exec sleep 1000");
+            let created = accounts.of(t, user.making(&b, &["create"], &id)).run();
+            created.ok();
+            user.rt(&["start", &id]).run().ok();
+            let out = user.rt(&["exec", "--user", "3:4", &id, "/bin/sh", "-c", "id -u; id -G"]).run();
+            assert_eq!(out.ok(), "3\n4 5\n", "{out}");
+            assert_eq!(user.pids(&id).len(), 1);
+            user.rt(&["delete", "--force", &id]).run().ok();
+        }
+    });
+}
+
+#[test]
+fn a_user_namespace_is_added_with_one_id() {
+    run_case(any().differs("runc", NO_AUTOMATIC), |t| {
+        let user = User::new(t);
+        let mut b = t.bundle();
+        b.unmount("/dev/pts");
+        b.sh("id -u; tr -s ' ' </proc/self/uid_map; cat /proc/self/setgroups; exit 5");
+        let accounts = Accounts { sub_ids: "somebody:1:1\n", helpers: true };
+        let id = user.id();
+        let out = accounts.of(t, user.making(&b, &["run"], &id)).run();
+        out.expect_code(5);
+        assert_eq!(out.stdout, format!("0\n 0 {} 1\ndeny\n", uid()), "{out}");
+        if t.kind == Kind::Oar {
+            let note =
+                "linux.namespaces: a user namespace is added: it has one id, because /etc/subuid has no ids";
+            accounts.of(t, user.making(&b, &["--debug", "run"], &id)).run().says(note);
+            let accounts = Accounts { sub_ids: &format!("{}:{RANGE}:10\n", uid()), helpers: false };
+            let out = accounts.of(t, user.making(&b, &["run", "--dry-run"], &id)).run();
+            out.says("added    the user namespace: it has one id, because newuidmap and newgidmap are not installed");
+        }
+    });
+}

@@ -247,7 +247,7 @@ impl Ending {
             scheduler: scheduling::scheduler(process, check),
             io_priority: scheduling::io_priority(process, check),
             labels: labels(process, host, check),
-            identity: process::identity(process.user(), &sets, host, namespaces, check),
+            identity: process::identity(process.user(), &sets, namespaces, check),
             capabilities: process::capabilities(&sets),
             find,
             execute,

@@ -33,6 +33,8 @@ pub struct Host {
     pub privileged: bool,
     /// The caller's own user namespace is the initial one (its uid_map is the identity over all ids).
     pub initial_user_namespace: bool,
+    /// Gathered for callers without privileges.
+    pub sub_ids: SubIds,
     pub kernel: (u32, u32),
     /// Highest capability number that the kernel knows (`/proc/sys/kernel/cap_last_cap`).
     pub last_capability: u8,
@@ -188,6 +190,10 @@ pub struct Spawn {
     /// Empty unless a user namespace is made.
     pub uid_map: Vec<IdMap>,
     pub gid_map: Vec<IdMap>,
+    pub uid_writer: MapWriter,
+    pub gid_writer: MapWriter,
+    /// Why there is a user namespace that the document has not asked for; empty when it has.
+    pub user_added: String,
     /// (clock as in /proc/PID/timens_offsets: `monotonic` or `boottime`, seconds, nanoseconds).
     pub time_offsets: Vec<(String, i64, u32)>,
 }
@@ -226,6 +232,29 @@ pub struct IdMap {
     pub container: u32,
     pub host: u32,
     pub size: u32,
+}
+
+/// Who writes a map of a new user namespace (user_namespaces(7), "Defining user and group ID mappings").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MapWriter {
+    /// The runtime, whose caller may map any id.
+    #[default]
+    Privileged,
+    /// The runtime, which maps the caller's own id alone. For groups setgroups(2) is denied before.
+    OwnId,
+    /// newuidmap(1) or newgidmap(1), at this path: there are others than the caller's own id.
+    Helper(String),
+}
+
+/// What an ordinary caller may map beside their own id, and by which programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubIds {
+    /// (first, count) in the order of /etc/subuid (subuid(5)).
+    pub uids: Vec<(u32, u32)>,
+    pub gids: Vec<(u32, u32)>,
+    /// Paths of the programs; empty when they were not found.
+    pub newuidmap: String,
+    pub newgidmap: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

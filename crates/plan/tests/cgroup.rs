@@ -841,7 +841,7 @@ fn without_a_cgroup_of_its_own_the_hosts_tree_is_shown() {
     let plan = planned_on(&document, &closed(host()), &options());
     let Action::Bind(bind) = action(&plan, "bind /sys/fs/cgroup at /sys/fs/cgroup") else { panic!() };
     assert!(!bind.recursive && bind.attributes.set & 1 == 1);
-    let user = Host { euid: 1000, privileged: false, ..host() };
+    let user = Host { euid: 1000, egid: 1000, privileged: false, ..host() };
     at(&planned_on(&document, &user, &options()), "bind the container's cgroup at /sys/fs/cgroup");
 }
 

@@ -578,7 +578,9 @@ fn identity() {
         ])
     };
     assert!(of(&planned_on(&single(1), &user(), &options())).unwrap().keep_groups);
-    assert!(!of(&planned_on(&single(2), &user(), &options())).unwrap().keep_groups);
+    let ids = SubIds { newuidmap: "/newuidmap".into(), newgidmap: "/newgidmap".into(), ..SubIds::default() };
+    let host = Host { sub_ids: ids, ..user() };
+    assert!(!of(&planned_on(&single(2), &host, &options())).unwrap().keep_groups);
     assert!(!of(&planned(&single(1))).unwrap().keep_groups);
     let mut groups = single(1);
     groups["process"]["user"]["additionalGids"] = json!([0]);

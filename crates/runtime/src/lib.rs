@@ -33,6 +33,7 @@ mod signal;
 mod start;
 mod status;
 mod step;
+mod sub_ids;
 mod template;
 mod terminal;
 mod time;

@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use coracle_plan::{CgroupPath, Host, ServiceManager};
+use coracle_plan::{CgroupPath, Host, ServiceManager, SubIds};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{AccessFlags, access, read};
 use oci_spec::runtime::Spec;
 
-use crate::Id;
 use crate::error::{Code, Error, Result};
+use crate::{Id, sub_ids};
 
 /// Facts that only some documents depend on. Those that are not needed stay empty in the [`Host`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,10 +85,12 @@ pub fn host(needs: &Needs) -> Result<Host> {
     // fs/proc/base.c __set_oom_adj): root of a user namespace cannot raise a limit.
     let raise_rlimits = initial_user_namespace && status.has(CAP_SYS_RESOURCE);
     let kernel = text("/proc/sys/kernel/osrelease")?;
+    let privileged = status.has(CAP_SYS_ADMIN);
     Ok(Host {
+        sub_ids: if privileged { SubIds::default() } else { sub_ids::of(status.euid)? },
         euid: status.euid,
         egid: status.egid,
-        privileged: status.has(CAP_SYS_ADMIN),
+        privileged,
         initial_user_namespace,
         kernel: version(&kernel).ok_or_else(|| unreadable("/proc/sys/kernel/osrelease", &kernel))?,
         last_capability: number("/proc/sys/kernel/cap_last_cap")?,

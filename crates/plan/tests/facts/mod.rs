@@ -16,6 +16,7 @@ pub(crate) fn host() -> Host {
         egid: 0,
         privileged: true,
         initial_user_namespace: true,
+        sub_ids: SubIds::default(),
         kernel: (6, 18),
         last_capability: 40,
         bounding: (1 << 41) - 1,
