@@ -474,3 +474,129 @@ fn a_user_namespace_is_added_with_one_id() {
         }
     });
 }
+
+/// `id -u` and this, in a container with these of the host's namespaces.
+fn with_the_hosts(user: &User<'_>, namespaces: &[&str], script: &str) -> Bundle {
+    let mut b = user.bundle();
+    for name in namespaces {
+        b.without_namespace(name);
+    }
+    b.sh(&format!("id -u; {script}; exit 5"));
+    b
+}
+
+#[test]
+fn sysfs_without_a_network_namespace_is_the_hosts() {
+    run_case(any().differs("runc", "passes the kernel's EPERM on"), |t| {
+        let user = User::new(t);
+        let mut b = with_the_hosts(&user, &["network"], "ls /sys/class/net; touch /sys/x");
+        b.mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
+        let out = user.run(&b);
+        out.expect_code(5);
+        assert!(out.stdout.contains("lo"), "{out}");
+        out.says_any(&["Read-only file system", "Permission denied"]);
+        if t.kind == Kind::Oar {
+            let out = user.making(&b, &["run", "--dry-run"], &user.id()).run();
+            out.says("bind /sys at /sys: rbind rro rnosuid rnodev rnoexec ");
+            let out = user.making(&b, &["--debug", "run"], &user.id()).run();
+            out.says("mounts[5]: a new sysfs needs a network namespace, so the host's /sys is bound");
+            // All below it too.
+            b.sh("grep ' /sys' /proc/self/mountinfo | cut -d' ' -f5,6");
+            let out = user.run(&b);
+            for line in out.ok().lines() {
+                assert!(line.split(' ').nth(1).unwrap().starts_with("ro,nosuid,nodev,noexec"), "{out}");
+            }
+        }
+    });
+}
+
+#[test]
+fn procfs_without_a_pid_namespace_is_the_hosts() {
+    run_case(oar_only("the other two pass the kernel's EPERM on"), |t| {
+        let user = User::new(t);
+        let b = with_the_hosts(&user, &["pid"], "cat /proc/self/comm; ls -d /proc/$PPID");
+        let out = user.run(&b);
+        out.expect_code(5);
+        assert!(out.stdout.starts_with("0\ncat\n/proc/"), "{out}");
+        user.making(&b, &["run", "--dry-run"], &user.id()).run().says("bind /proc at /proc: rbind ");
+    });
+}
+
+#[test]
+fn queues_without_an_ipc_namespace_are_the_hosts() {
+    run_case(oar_only("a host's /dev that the case has made"), |t| {
+        let user = User::new(t);
+        let b = with_the_hosts(&user, &["ipc"], "ls /dev/mqueue");
+        let dev = t.scratch("dev");
+        let with = |queues: &str| {
+            let script = format!(
+                "set -e; cd {}; mount -t tmpfs dev .; cd $PWD; mkdir pts shm; for name in null zero full random \
+                 urandom tty; do : >$name; mount --bind /dev/$name $name; done; {queues}; mount --rbind . /dev; exec \"$@\"",
+                dev.display()
+            );
+            let run = user.making(&b, &["--debug", "run"], &user.id());
+            run.wrap(&["unshare", "-m", "-i", "sh", "-c", &script, "sh"]).run()
+        };
+        let out = with("mkdir mqueue; mount -t mqueue queues mqueue; : >mqueue/seen");
+        out.expect_code(5);
+        assert_eq!(out.stdout, "0\nseen\n", "{out}");
+        out.says("a new mqueue needs an ipc namespace, so the host's /dev/mqueue is bound");
+        let out = with(":");
+        out.expect_code(5);
+        out.says("warning: mounts[");
+        out.says("a new mqueue needs an ipc namespace, and the host has no /dev/mqueue: left out");
+    });
+}
+
+const REFUSED: &str = "refuses a gid that is not mapped";
+const EINVAL: &str = "passes the kernel's EINVAL on";
+
+#[test]
+fn terminals_do_without_a_group_that_is_not_mapped() {
+    run_case(any().differs("runc", REFUSED).differs("crun", EINVAL), |t| {
+        let user = User::new(t);
+        let mut b = with_the_hosts(&user, &[], "grep -o 'devpts.*' /proc/mounts");
+        b.unmount("/dev/pts");
+        let options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+        b.mount("/dev/pts", "devpts", "devpts", &options);
+        let out = user.run(&b);
+        out.expect_code(5);
+        assert!(out.stdout.contains("ptmxmode=666") && !out.stdout.contains("gid=5"), "{out}");
+        if t.kind == Kind::Oar {
+            let out = user.making(&b, &["--debug", "run"], &user.id()).run();
+            out.says("gid=5 is left out: the group is not mapped in the user namespace");
+        }
+    });
+}
+
+#[test]
+fn device_nodes_are_the_hosts() {
+    run_case(any(), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.sh("for name in null zero full random urandom tty; do stat -c '%n %t:%T' /dev/$name; done; \
+              head -c 4 /dev/zero | wc -c; echo gone >/dev/null && echo full >/dev/full");
+        let out = user.run(&b);
+        assert_eq!(
+            out.stdout,
+            "/dev/null 1:3\n/dev/zero 1:5\n/dev/full 1:7\n/dev/random 1:8\n/dev/urandom 1:9\n/dev/tty 5:0\n4\n",
+            "{out}"
+        );
+        out.says("No space left on device");
+    });
+}
+
+#[test]
+fn the_cgroup_tree_without_a_namespace_is_the_hosts() {
+    run_case(oar_only("shows the host's hierarchies where the container has no part of them"), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]);
+        b.sh("cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/unified/cgroup.procs 2>/dev/null | wc -l; \
+              mkdir /sys/fs/cgroup/x /sys/fs/cgroup/unified/x; exit 5");
+        let out = user.run(&b);
+        out.expect_code(5);
+        assert_ne!(out.stdout, "0\n", "{out}");
+        out.says("Read-only file system");
+    });
+}

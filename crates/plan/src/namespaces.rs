@@ -65,6 +65,11 @@ impl Namespaces {
         self.has(Namespace::User)
     }
 
+    /// Does the group exist in the container? Where the map is not known, it is taken to.
+    pub(crate) fn maps_gid(&self, gid: u32) -> bool {
+        self.gids.is_empty() || is_mapped(gid, &self.gids)
+    }
+
     /// Unmapped ids cannot be used at all; without a map nothing is known, or everything is mapped.
     pub(crate) fn check_uid(&self, check: &mut Check, place: &str, id: u32) {
         check_id(check, place, id, &self.uids, &self.spawn.user_added);
@@ -75,13 +80,15 @@ impl Namespaces {
     }
 }
 
+fn is_mapped(id: u32, map: &[IdMap]) -> bool {
+    map.iter().any(|m| (m.container..m.container.saturating_add(m.size)).contains(&id))
+}
+
 /// setresuid(-1) leaves an id as it is, so a process given 4294967295 would stay root.
 fn check_id(check: &mut Check, place: &str, id: u32, map: &[IdMap], added: &str) {
     if id == u32::MAX {
         check.refuse(place, "is not an id: the kernel reads it as \"unchanged\"", id);
-    } else if !map.is_empty()
-        && !map.iter().any(|m| (m.container..m.container.saturating_add(m.size)).contains(&id))
-    {
+    } else if !map.is_empty() && !is_mapped(id, map) {
         let added = if added.is_empty() { String::new() } else { format!(", which was added: {added}") };
         check.refuse(place, &format!("is not mapped in the user namespace{added}"), id);
     }

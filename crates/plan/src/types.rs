@@ -47,6 +47,8 @@ pub struct Host {
     pub selinux: bool,
     /// `/proc/kcore` exists, so `/dev/core` is made.
     pub kcore: bool,
+    /// `/dev/mqueue` exists.
+    pub mqueue: bool,
     /// Where resctrl is mounted; empty when it is not.
     pub resctrl: String,
     /// NUMA nodes that exist, as in `/sys/devices/system/node/online` (e.g. `0-1`).

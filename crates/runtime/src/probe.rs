@@ -100,6 +100,7 @@ pub fn host(needs: &Needs) -> Result<Host> {
         apparmor: text_if_there("/sys/module/apparmor/parameters/enabled")?.starts_with('Y'),
         selinux: exists("/sys/fs/selinux/enforce"),
         kcore: exists("/proc/kcore"),
+        mqueue: exists("/dev/mqueue"),
         resctrl: if needs.resctrl {
             mounted(&list("/proc/self/mountinfo")?, "resctrl")
         } else {

@@ -31,6 +31,7 @@ pub(crate) fn host() -> Host {
         apparmor: true,
         selinux: false,
         kcore: true,
+        mqueue: true,
         resctrl: String::new(),
         numa_nodes: "0-1".into(),
         cpus: "0-3".into(),
