@@ -600,3 +600,80 @@ fn the_cgroup_tree_without_a_namespace_is_the_hosts() {
         out.says("Read-only file system");
     });
 }
+
+/// Where cgroup2 is mounted.
+fn cgroup2() -> Option<&'static Path> {
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .map(Path::new)
+        .into_iter()
+        .find(|path| path.join("cgroup.procs").exists())
+}
+
+/// A cgroup of the user's, in which commands run; it ends with the case.
+struct Delegated(PathBuf);
+
+impl Delegated {
+    fn new(t: &Test) -> Self {
+        let dir = cgroup2().unwrap().join(&t.tag);
+        for path in [&dir, &dir.join("shell")] {
+            fs::create_dir(path).unwrap();
+            for file in [".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+                lchown(path.join(file), Some(uid()), Some(uid())).unwrap();
+            }
+        }
+        Delegated(dir)
+    }
+
+    fn enter(&self, run: Invocation) -> Invocation {
+        let script = format!("echo $$ >{}/shell/cgroup.procs && exec \"$@\"", self.0.display());
+        run.wrap(&["sh", "-c", &script, "sh"])
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for path in [self.0.join("shell"), self.0.clone()] {
+            fs::remove_dir(&path).unwrap_or_else(|error| eprintln!("{}: {error}", path.display()));
+        }
+    }
+}
+
+#[test]
+fn a_cgroup_that_is_the_users_is_used() {
+    run_case(oar_only("peers want all hierarchies or none").needs(cgroup2().is_some(), "cgroup2"), |t| {
+        let delegated = Delegated::new(t);
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.sh("sleep 1000 & echo up; while :; do sleep 1000 & wait; done");
+        let id = user.id();
+        let created = delegated.enter(user.making(&b, &["--debug", "create"], &id)).run();
+        created.ok();
+        assert!(!created.stderr.contains("cgroup"), "{created}");
+        user.rt(&["start", &id]).run().ok();
+        t.wait_for(&t.dir, || fs::read_to_string(&created.stdout_path).unwrap().contains("up"));
+        let group = delegated.0.join(&id);
+        let procs = || fs::read_to_string(group.join("cgroup.procs")).unwrap();
+        let pid = user.state(&id)["pid"].as_i64().unwrap();
+        assert!(procs().lines().any(|line| line == pid.to_string()), "{}", procs());
+        // It is frozen by cgroup2 alone, and by whoever owns it.
+        user.rt(&["pause", &id]).run().ok();
+        assert_eq!(user.state(&id)["status"], "paused");
+        user.rt(&["resume", &id]).run().ok();
+        assert_eq!(user.pids(&id).len(), procs().lines().count());
+        // To be born there takes a right on the nearest cgroup above both places.
+        delegated.enter(user.rt(&["exec", &id, "/bin/true"])).run().ok();
+        let out = user.rt(&["exec", &id, "/bin/true"]).run();
+        out.clean_error()
+            .says("in the container's cgroup from the cgroup of this command: permission denied");
+        out.says("hint: begin in one that the user may leave: ");
+        user.rt(&["delete", "--force", &id]).run().ok();
+        assert!(!group.exists());
+        // Its controllers are not the user's: the error names the one that is wanted, and what helps.
+        b.set("/linux/resources", json!({"pids": {"limit": 9}}));
+        let out = delegated.enter(user.making(&b, &["run"], &id)).run();
+        out.clean_error()
+            .says("needs the cgroup controller pids")
+            .says("hint: on cgroup v2 root can delegate it: ");
+        assert!(!group.exists(), "{out}");
+    });
+}
