@@ -170,7 +170,7 @@ fn host_of(mounts: &[Mounted]) -> CgroupHost {
         (true, _) if !v1.is_empty() => CgroupMode::V1,
         (true, _) => CgroupMode::None,
     };
-    CgroupHost { mode, unified, unified_controllers: Vec::new(), v1 }
+    CgroupHost { mode, unified, unified_controllers: Vec::new(), v1, closed: Vec::new() }
 }
 
 /// A line of `/proc/PID/cgroup` (cgroups(7)).

@@ -78,7 +78,7 @@ pub use error::Error;
 pub use host::host;
 pub use inside::{Apart, Inside};
 pub use limits::Changed;
-pub use location::{Directory, Location, Unit, locate};
+pub use location::{Directory, Location, Unit, closed, locate};
 pub use stats::{Poll, Stats};
 pub use systemd::{Systemd, path_of};
 pub use watch::{Happened, Watch};

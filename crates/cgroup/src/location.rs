@@ -8,6 +8,8 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use coracle_plan::{CgroupHost, CgroupPath, CgroupPlace};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -110,13 +112,14 @@ impl Location {
 /// somebody is in the cgroup of a unit that is still to be made.
 pub fn locate(host: &CgroupHost, place: &CgroupPlace, id: &str, manager: &str) -> Result<Location, Error> {
     let (own, mounts) = match place {
-        CgroupPlace::Directory(CgroupPath::Absolute(_)) => (Vec::new(), Vec::new()),
+        CgroupPlace::Nowhere | CgroupPlace::Directory(CgroupPath::Absolute(_)) => (Vec::new(), Vec::new()),
         _ => (
             host::parse_memberships(&host::read("/proc/self/cgroup")?),
             host::parse_mountinfo(&host::read("/proc/self/mountinfo")?),
         ),
     };
     let mut location = match place {
+        CgroupPlace::Nowhere => return Ok(Location::default()),
         CgroupPlace::Directory(path) => in_directory(host, path, id, &own, &mounts)?,
         CgroupPlace::Unit(unit) => {
             let path = Path::new(manager).join(crate::systemd::path_of(unit));
@@ -146,6 +149,55 @@ pub fn locate(host: &CgroupHost, place: &CgroupPlace, id: &str, manager: &str) -
         location.made_parents.clear();
     }
     Ok(location)
+}
+
+/// Mount points of the hierarchies in which this caller may not make the directory of a container, or not put a process
+/// into it. A look only; [`locate`] leaves them out when they are in [`CgroupHost::closed`].
+pub fn closed(host: &CgroupHost, path: &CgroupPath, id: &str) -> Result<Vec<String>, Error> {
+    let own = host::parse_memberships(&host::read("/proc/self/cgroup")?);
+    let mounts = host::parse_mountinfo(&host::read("/proc/self/mountinfo")?);
+    let v1 = host.v1.iter().map(|hierarchy| (&hierarchy.mount_point, hierarchy.controllers.as_slice()));
+    let unified = (!host.unified.is_empty()).then_some((&host.unified, &[][..]));
+    let mut closed = Vec::new();
+    for (mount_point, controllers) in unified.into_iter().chain(v1) {
+        let one = CgroupHost {
+            unified: if controllers.is_empty() { mount_point.clone() } else { String::new() },
+            v1: host.v1.iter().filter(|other| other.mount_point == *mount_point).cloned().collect(),
+            closed: Vec::new(),
+            ..host.clone()
+        };
+        // One that does not show the caller's own cgroup has no place beside it.
+        let directory = in_directory(&one, path, id, &own, &mounts).ok();
+        let directory = directory.and_then(|location| location.directories().into_iter().next());
+        let open = directory.is_some_and(|directory| {
+            is_open(&directory.path) && (!controllers.is_empty() || may_enter(&directory, &own, &mounts))
+        });
+        if !open {
+            closed.push(mount_point.clone());
+        }
+    }
+    Ok(closed)
+}
+
+/// May the caller write to what exists of it?
+fn is_open(directory: &Path) -> bool {
+    let existing = directory.ancestors().find(|above| above.symlink_metadata().is_ok());
+    existing.is_some_and(|existing| may(existing, AccessFlags::W_OK | AccessFlags::X_OK))
+}
+
+/// cgroup2 asks for the right to write `cgroup.procs` of the nearest cgroup above both places (cgroups(7)).
+fn may_enter(directory: &Directory, own: &[Membership], mounts: &[Mounted]) -> bool {
+    let membership = own.iter().find(|one| one.controllers.is_empty());
+    let mount = mounts.iter().find(|mount| directory.mount_point.as_os_str() == mount.point.as_str());
+    let from = membership.zip(mount).and_then(|(own, mount)| host::below_mount(&own.path, &mount.root));
+    let Some(from) = from else { return false };
+    let from = directory.mount_point.join(from);
+    let common = directory.path.ancestors().find(|above| from.starts_with(above));
+    common.is_some_and(|common| may(&common.join("cgroup.procs"), AccessFlags::W_OK))
+}
+
+fn may(path: &Path, how: AccessFlags) -> bool {
+    faccessat(AT_FDCWD, path, how, AtFlags::AT_EACCESS).is_ok()
 }
 
 fn refuse_populated(directory: &Directory) -> Result<(), Error> {
@@ -197,18 +249,18 @@ fn in_directory(
 }
 
 /// Asks for the container's directory below each mount point that is used; the controllers are those of v1, none
-/// for cgroup2.
+/// for cgroup2. What is closed to the caller is left out.
 fn each_hierarchy(
     host: &CgroupHost,
     below: impl Fn(&str, &[String]) -> Result<PathBuf, Error>,
 ) -> Result<Location, Error> {
     let mut location = Location::default();
-    if !host.unified.is_empty() {
+    if !host.unified.is_empty() && !host.closed.contains(&host.unified) {
         location.unified = Some(below(&host.unified, &[])?);
         location.unified_mount = Some(PathBuf::from(&host.unified));
     }
     for hierarchy in &host.v1 {
-        if is_used(&hierarchy.controllers) {
+        if is_used(&hierarchy.controllers) && !host.closed.contains(&hierarchy.mount_point) {
             let directory = below(&hierarchy.mount_point, &hierarchy.controllers)?;
             location.v1.push((hierarchy.controllers.clone(), directory));
             location.v1_mounts.push(PathBuf::from(&hierarchy.mount_point));
@@ -289,6 +341,7 @@ mod tests {
             unified: "/cg/unified".to_string(),
             unified_controllers: vec![],
             v1: vec![v1("cpuset"), v1("cpu,cpuacct"), v1("memory"), v1("name=systemd")],
+            closed: vec![],
         }
     }
 

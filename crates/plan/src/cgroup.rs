@@ -9,8 +9,10 @@ use oci_spec::runtime::{Linux, Spec};
 use crate::check::{Check, clean};
 use crate::mount_options::{self, RDONLY};
 use crate::namespaces::Namespaces;
-use crate::types::{CgroupMode, CgroupPath, CgroupPlace, CgroupPlan, Host, Namespace, Options, Resources};
-use crate::{device_rules, resources, systemd_unit};
+use crate::types::{
+    CgroupMode, CgroupPath, CgroupPlace, CgroupPlan, Host, Namespace, Options, Resources, ServiceManager,
+};
+use crate::{device_rules, explain_cgroup, resources, systemd_unit};
 
 pub(crate) const PLACE: &str = "linux.cgroupsPath";
 
@@ -29,25 +31,82 @@ pub(crate) fn plan(
     let place = if options.systemd_cgroup {
         CgroupPlace::Unit(systemd_unit::plan(spec, &given, host, options, check))
     } else {
-        CgroupPlace::Directory(path(&given, options, check))
+        directory(&given, host, namespaces, options, check)
     };
     let given = linux.and_then(|linux| linux.resources().as_ref());
     let rules = given.and_then(|given| given.devices().as_deref()).unwrap_or_default();
-    let resources = Resources {
+    let mut resources = Resources {
         devices: device_rules::plan(rules, check),
         devices_optional: !host.initial_user_namespace || !host.privileged,
         ..given.map(|given| resources::plan(given, host, check)).unwrap_or_default()
     };
+    if place == CgroupPlace::Nowhere {
+        for limit in explain_cgroup::limits(&resources) {
+            check.violation("linux.resources", format!("{limit}: {}", why_nowhere(host)));
+        }
+        if options.cgroup_leaf {
+            check.violation("", format!("--cgroup-leaf: {}", why_nowhere(host)));
+        }
+        // Without the right to make a cgroup there is none to filter devices either.
+        resources.devices.clear();
+    }
     let leaf = options.cgroup_leaf && host.cgroup.mode == CgroupMode::V2;
-    if options.cgroup_leaf && !leaf {
+    if options.cgroup_leaf && !leaf && place != CgroupPlace::Nowhere {
         check.lenient("", "--cgroup-leaf needs a host with cgroup v2 alone");
     }
     CgroupPlan {
+        owner: if place == CgroupPlace::Nowhere { None } else { owner(spec, host, namespaces) },
         place,
         resources,
-        owner: owner(spec, host, namespaces),
         leaf: leaf.then(|| LEAF.to_string()),
     }
+}
+
+/// The runtime makes it; where the caller may not, there is none, and that is told.
+fn directory(
+    given: &str,
+    host: &Host,
+    namespaces: &Namespaces,
+    options: &Options,
+    check: &mut Check,
+) -> CgroupPlace {
+    let place = CgroupPlace::Directory(path(given, options, check));
+    // Root keeps the errors of those who may make one.
+    if host.cgroup.closed.is_empty() || !host.cgroup.is_closed() {
+        return place;
+    }
+    let text = format!("the container has no cgroup: {}", why_nowhere(host));
+    if names_nothing(given) {
+        check.note("", text)
+    } else {
+        check.warn(PLACE, text)
+    }
+    if !namespaces.spawn.makes(Namespace::Pid) {
+        check
+            .warn("", "without a cgroup and a pid namespace of its own, only its first process can be found");
+    }
+    CgroupPlace::Nowhere
+}
+
+/// With the command that helps.
+fn why_nowhere(host: &Host) -> String {
+    let euid = host.euid;
+    let help = match (host.cgroup.mode, host.systemd) {
+        (CgroupMode::V2, ServiceManager::User) => {
+            "`--systemd-cgroup` before the verb has the user's systemd make one".to_string()
+        }
+        (CgroupMode::V2, ServiceManager::System) => format!(
+            "`loginctl enable-linger {euid}` starts a systemd of the user, and `--systemd-cgroup` before the verb has it \
+             make one"
+        ),
+        (CgroupMode::V2, ServiceManager::None) => {
+            format!(
+                "root can make one for this command to run in, and give it away: `chown -R {euid} DIRECTORY`"
+            )
+        }
+        _ => "the controllers of cgroup v1 are root's alone".to_string(),
+    };
+    format!("uid {euid} may not make a cgroup here; {help}")
 }
 
 /// Where a document puts the cgroup of the container `id`; only for documents that were planned before.

@@ -20,6 +20,7 @@ pub(crate) fn plan(
     check: &mut Check,
 ) {
     let tree = Tree {
+        host,
         place: &entry.place,
         own_view: namespaces.new_cgroup,
         // A new filesystem in the one case, a bind in the other; both start without attributes of their own.
@@ -65,6 +66,7 @@ fn ignored(entry: &Entry<'_>, check: &mut Check) {
 }
 
 struct Tree<'a> {
+    host: &'a Host,
     place: &'a str,
     /// In a new cgroup namespace a fresh mount shows the container's part; elsewhere that part is bound.
     own_view: bool,
@@ -83,6 +85,9 @@ impl Tree<'_> {
             mount.source = "cgroup".to_string();
             mount.propagation = self.propagation.to_vec();
             self.step(Action::Mount(mount))
+        } else if self.host.cgroup.closed.contains(&self.host.cgroup.unified) {
+            // It has no part of its own there: the host's tree, of which it may change as little as the caller.
+            self.bind(BindSource::Path(self.host.cgroup.unified.clone()), target)
         } else {
             self.bind(BindSource::OwnCgroup, target)
         }

@@ -7,8 +7,8 @@ use crate::check::{shorten, shown};
 use crate::mount_options::attribute_names;
 use crate::namespaces::name as namespace_name;
 use crate::types::{
-    Action, BindSource, Capabilities, DeviceKind, IdMap, Identity, InitHook, MountIdMap, Plan, Propagation,
-    Scheduler, Step,
+    Action, BindSource, Capabilities, DeviceKind, IdMap, Identity, InitHook, MapWriter, MountIdMap, Plan,
+    Propagation, Scheduler, Spawn, Step,
 };
 use crate::{capability_names, explain_cgroup};
 
@@ -19,10 +19,22 @@ pub fn explain(plan: &Plan) -> String {
         heading(&mut out, word, &line);
     }
     heading(&mut out, "spawn", &spawn(plan));
-    for (kind, map) in [("uid", &plan.spawn.uid_map), ("gid", &plan.spawn.gid_map)] {
+    let Spawn { uid_map, gid_map, uid_writer, gid_writer, .. } = &plan.spawn;
+    for (kind, map, writer) in [("uid", uid_map, uid_writer), ("gid", gid_map, gid_writer)] {
         if !map.is_empty() {
-            heading(&mut out, "map", &format!("{kind} {}", id_map(map)));
+            let writer = match writer {
+                MapWriter::Privileged => String::new(),
+                MapWriter::OwnId if kind == "gid" => {
+                    " (the caller's own, so setgroups is denied)".to_string()
+                }
+                MapWriter::OwnId => " (the caller's own)".to_string(),
+                MapWriter::Helper(path) => format!(" (not the caller's own alone, so by {})", shown(path)),
+            };
+            heading(&mut out, "map", &format!("{kind} {}{writer}", id_map(map)));
         }
+    }
+    if !plan.spawn.user_added.is_empty() {
+        heading(&mut out, "added", &format!("the user namespace: {}", plan.spawn.user_added));
     }
     for line in outside(plan) {
         heading(&mut out, "outside", &line);

@@ -26,6 +26,7 @@ pub(crate) fn lines(plan: &CgroupPlan) -> Vec<(&'static str, String)> {
 
 fn place(plan: &CgroupPlan) -> String {
     let mut text = match &plan.place {
+        CgroupPlace::Nowhere => "none: the caller may not make one".to_string(),
         CgroupPlace::Unit(unit) => {
             let manager = if unit.user { "systemd of the user" } else { "systemd" };
             format!("{manager}: {} in {}", shown(&unit.name), shown(&unit.slice))
@@ -44,8 +45,8 @@ fn place(plan: &CgroupPlan) -> String {
     text
 }
 
-/// One line for each controller that has something to do.
-fn limits(resources: &Resources) -> Vec<String> {
+/// One line for each controller that has something to do, by the names of the document.
+pub(crate) fn limits(resources: &Resources) -> Vec<String> {
     let bound = |value: i64| if value == -1 { "max".to_string() } else { value.to_string() };
     let signed = |name: &str, value: Option<i64>| value.map(|value| format!("{name} {}", bound(value)));
     let number = |name: &str, value: Option<u64>| value.map(|value| format!("{name} {value}"));

@@ -28,6 +28,7 @@ mod resources;
 mod rootfs;
 mod scheduling;
 mod seccomp;
+mod sub_ids;
 mod sysctl;
 mod systemd_unit;
 mod types;

@@ -8,7 +8,9 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, Spec};
 use crate::check::{Check, below, clean, shown};
 use crate::mount_options::{self, BindKind, MountOptions, NODEV, NOEXEC, NOSUID, RDONLY};
 use crate::namespaces::{Namespaces, id_map};
-use crate::types::{Action, Attributes, Bind, BindSource, Host, Mount, MountIdMap, Options, Remount, Step};
+use crate::types::{
+    Action, Attributes, Bind, BindSource, Host, Mount, MountIdMap, Namespace, Options, Remount, Step,
+};
 use crate::{cgroup_mount, types::IdMap};
 
 /// `fs.mount-max`, as kernels ship it.
@@ -135,8 +137,22 @@ pub(crate) fn plan(
             let rule = "must name a filesystem, unless bind or rbind is among the options";
             check.refuse(format!("{}.type", entry.place), rule, fstype);
         } else {
-            let covered = targets[i + 1..].iter().any(|later| below(later, &entry.target));
-            filesystem(entry, covered, label, ids, &mut planned);
+            let mut entry = entry;
+            drop_unmapped_group(&mut entry, namespaces, check);
+            match hosts_own(entry.fstype, namespaces) {
+                // Queues are there without it.
+                Some((source, why)) if entry.fstype == "mqueue" && !host.mqueue => {
+                    check.warn(&entry.place, format!("{why}, and the host has no {source}: left out"));
+                }
+                Some((source, why)) => {
+                    check.note(&entry.place, format!("{why}, so the host's {source} is bound"));
+                    planned.steps.push(bind_hosts_own(entry, source));
+                }
+                None => {
+                    let covered = targets[i + 1..].iter().any(|later| below(later, &entry.target));
+                    filesystem(entry, covered, label, ids, &mut planned);
+                }
+            }
         }
     }
     if !options.notify.is_empty() {
@@ -156,6 +172,49 @@ fn notify(directory: &str) -> Step {
         id_map: MountIdMap::None,
     };
     Step { action: Action::Bind(bind), place: String::new() }
+}
+
+/// These filesystems show a namespace. In a user namespace they can be made of those alone that belong to it: of the
+/// host's, what the host has mounted is the same. (Where, why.)
+fn hosts_own(fstype: &str, namespaces: &Namespaces) -> Option<(&'static str, &'static str)> {
+    let (namespace, source, why) = match fstype {
+        "sysfs" => (Namespace::Network, "/sys", "a new sysfs needs a network namespace"),
+        "proc" => (Namespace::Pid, "/proc", "a new procfs needs a pid namespace"),
+        "mqueue" => (Namespace::Ipc, "/dev/mqueue", "a new mqueue needs an ipc namespace"),
+        _ => return None,
+    };
+    (namespaces.user() && !namespaces.has(namespace)).then_some((source, why))
+}
+
+/// What the document forbids is forbidden in all that is mounted in it, as in one new filesystem. How access times are
+/// kept is the host's to say: in a user namespace that cannot be changed.
+fn bind_hosts_own(entry: Entry<'_>, source: &str) -> Step {
+    let attributes = mount_options::for_new_filesystem(entry.options.attributes);
+    let recursive_set = attributes.set & mount_options::PROTECTING;
+    let bind = Bind {
+        source: BindSource::Path(source.to_string()),
+        target: entry.target,
+        recursive: true,
+        attributes: Attributes { recursive_set, ..Attributes::default() },
+        propagation: entry.options.propagation,
+        id_map: MountIdMap::None,
+    };
+    Step { action: Action::Bind(bind), place: entry.place }
+}
+
+/// Terminals belong to the group `tty` where there is one; elsewhere to that of the process.
+fn drop_unmapped_group(entry: &mut Entry<'_>, namespaces: &Namespaces, check: &mut Check) {
+    if entry.fstype != "devpts" {
+        return;
+    }
+    let unmapped =
+        |key: &str, value: &str| key == "gid" && value.parse().is_ok_and(|gid| !namespaces.maps_gid(gid));
+    let data = &mut entry.options.data;
+    if let Some(at) = data.iter().position(|(key, value)| unmapped(key, value)) {
+        let (_, gid) = data.remove(at);
+        let text = format!("gid={gid} is left out: the group is not mapped in the user namespace");
+        check.note(format!("{}.options", entry.place), text);
+    }
 }
 
 fn proc_rules(entry: &Entry<'_>, check: &mut Check) {

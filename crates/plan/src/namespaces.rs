@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
 use crate::check::Check;
-use crate::types::{Host, IdMap, JoinNamespace, Namespace, Spawn};
+use crate::sub_ids;
+use crate::types::{Host, IdMap, JoinNamespace, MapWriter, Namespace, Spawn};
 
 /// The kernel takes at most this many lines for a map (user_namespaces(7)).
 const MAX_MAP_LINES: usize = 340;
@@ -64,24 +65,32 @@ impl Namespaces {
         self.has(Namespace::User)
     }
 
+    /// Does the group exist in the container? Where the map is not known, it is taken to.
+    pub(crate) fn maps_gid(&self, gid: u32) -> bool {
+        self.gids.is_empty() || is_mapped(gid, &self.gids)
+    }
+
     /// Unmapped ids cannot be used at all; without a map nothing is known, or everything is mapped.
     pub(crate) fn check_uid(&self, check: &mut Check, place: &str, id: u32) {
-        check_id(check, place, id, &self.uids);
+        check_id(check, place, id, &self.uids, &self.spawn.user_added);
     }
 
     pub(crate) fn check_gid(&self, check: &mut Check, place: &str, id: u32) {
-        check_id(check, place, id, &self.gids);
+        check_id(check, place, id, &self.gids, &self.spawn.user_added);
     }
 }
 
+fn is_mapped(id: u32, map: &[IdMap]) -> bool {
+    map.iter().any(|m| (m.container..m.container.saturating_add(m.size)).contains(&id))
+}
+
 /// setresuid(-1) leaves an id as it is, so a process given 4294967295 would stay root.
-fn check_id(check: &mut Check, place: &str, id: u32, map: &[IdMap]) {
+fn check_id(check: &mut Check, place: &str, id: u32, map: &[IdMap], added: &str) {
     if id == u32::MAX {
         check.refuse(place, "is not an id: the kernel reads it as \"unchanged\"", id);
-    } else if !map.is_empty()
-        && !map.iter().any(|m| (m.container..m.container.saturating_add(m.size)).contains(&id))
-    {
-        check.refuse(place, "is not mapped in the user namespace", id);
+    } else if !map.is_empty() && !is_mapped(id, map) {
+        let added = if added.is_empty() { String::new() } else { format!(", which was added: {added}") };
+        check.refuse(place, &format!("is not mapped in the user namespace{added}"), id);
     }
 }
 
@@ -91,6 +100,9 @@ pub(crate) fn plan(linux: Option<&Linux>, host: &Host, check: &mut Check) -> Nam
         join: Vec::new(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        uid_writer: MapWriter::Privileged,
+        gid_writer: MapWriter::Privileged,
+        user_added: String::new(),
         time_offsets: Vec::new(),
     };
     let mut new_cgroup = false;
@@ -120,18 +132,36 @@ pub(crate) fn plan(linux: Option<&Linux>, host: &Host, check: &mut Check) -> Nam
             spawn.new.push(namespace);
         }
     }
+    let added = !host.privileged && !seen.contains(&Namespace::User);
+    if added {
+        spawn.new.push(Namespace::User);
+    }
     // The user namespace comes first: it decides what is permitted in all others.
     spawn.new.sort();
     spawn.join.sort_by_key(|join| join.namespace);
 
-    if !host.privileged && !seen.contains(&Namespace::User) {
-        check.violation(
-            "linux.namespaces",
-            "without CAP_SYS_ADMIN a user namespace is needed: add one, or begin with `oar spec --rootless`",
-        );
+    let given = |lines: &Option<Vec<LinuxIdMapping>>| lines.as_ref().is_some_and(|lines| !lines.is_empty());
+    let (uids, gids) = match linux {
+        Some(linux) if !added || given(linux.uid_mappings()) || given(linux.gid_mappings()) => {
+            if added {
+                spawn.user_added = "its ids are those of the document".to_string();
+                check.note("linux.namespaces", format!("a user namespace is added: {}", spawn.user_added));
+            }
+            id_maps(Some(linux), &mut spawn, check)
+        }
+        _ if added => {
+            let (uids, gids, why) = sub_ids::maps(host);
+            check.note("linux.namespaces", format!("a user namespace is added: {why}"));
+            spawn.user_added = why;
+            (spawn.uid_map, spawn.gid_map) = (uids.clone(), gids.clone());
+            (uids, gids)
+        }
+        linux => id_maps(linux, &mut spawn, check),
+    };
+    if spawn.makes(Namespace::User) && !host.privileged {
+        spawn.uid_writer = sub_ids::writer(&spawn.uid_map, host.euid, sub_ids::UIDS, host, check);
+        spawn.gid_writer = sub_ids::writer(&spawn.gid_map, host.egid, sub_ids::GIDS, host, check);
     }
-
-    let (uids, gids) = id_maps(linux, &mut spawn, check);
     spawn.time_offsets = time_offsets(linux, &spawn, check);
     Namespaces { spawn, new_cgroup, cgroup_place, uids, gids }
 }

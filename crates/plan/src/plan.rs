@@ -205,7 +205,7 @@ fn waits(host: &Host, namespaces: &Namespaces, net_devices: &[NetDevice], cgroup
     // On a pure cgroup2 host the clone puts the process where it belongs, unless systemd does.
     !namespaces.spawn.uid_map.is_empty()
         || matches!(cgroup, CgroupPlace::Unit(_))
-        || matches!(host.cgroup.mode, CgroupMode::Hybrid | CgroupMode::V1)
+        || matches!(host.cgroup.mode, CgroupMode::Hybrid | CgroupMode::V1) && *cgroup != CgroupPlace::Nowhere
         || !net_devices.is_empty()
 }
 
@@ -247,7 +247,7 @@ impl Ending {
             scheduler: scheduling::scheduler(process, check),
             io_priority: scheduling::io_priority(process, check),
             labels: labels(process, host, check),
-            identity: process::identity(process.user(), &sets, host, namespaces, check),
+            identity: process::identity(process.user(), &sets, namespaces, check),
             capabilities: process::capabilities(&sets),
             find,
             execute,

@@ -11,7 +11,7 @@ use crate::capabilities::Sets;
 use crate::check::Check;
 use crate::mounts::NOTIFY_SOCKET;
 use crate::namespaces::Namespaces;
-use crate::types::{Action, Capabilities, Host, Identity, Namespace, Options, Rlimit, Step, TerminalTo};
+use crate::types::{Action, Capabilities, Host, Identity, MapWriter, Options, Rlimit, Step, TerminalTo};
 
 /// NGROUPS_MAX of linux/limits.h.
 const MAX_GROUPS: usize = 65_536;
@@ -85,13 +85,7 @@ pub(crate) fn umask(user: &User, check: &mut Check) -> Step {
     }
 }
 
-pub(crate) fn identity(
-    user: &User,
-    sets: &Sets,
-    host: &Host,
-    namespaces: &Namespaces,
-    check: &mut Check,
-) -> Step {
+pub(crate) fn identity(user: &User, sets: &Sets, namespaces: &Namespaces, check: &mut Check) -> Step {
     namespaces.check_uid(check, "process.user.uid", user.uid());
     namespaces.check_gid(check, "process.user.gid", user.gid());
     let groups = user.additional_gids().clone().unwrap_or_default();
@@ -105,10 +99,7 @@ pub(crate) fn identity(
     }
     // An unprivileged caller may write a gid map of its own, of one id, only after giving up setgroups(2)
     // (CVE-2014-8989); a longer one is written by newgidmap, and setgroups stays.
-    let spawn = &namespaces.spawn;
-    let keep_groups = spawn.makes(Namespace::User)
-        && !host.privileged
-        && matches!(spawn.gid_map[..], [only] if only.size == 1);
+    let keep_groups = namespaces.spawn.gid_writer == MapWriter::OwnId;
     if keep_groups && !groups.is_empty() {
         check.violation(
             "process.user.additionalGids",

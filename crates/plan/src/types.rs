@@ -33,16 +33,22 @@ pub struct Host {
     pub privileged: bool,
     /// The caller's own user namespace is the initial one (its uid_map is the identity over all ids).
     pub initial_user_namespace: bool,
+    /// Gathered for callers without privileges.
+    pub sub_ids: SubIds,
     pub kernel: (u32, u32),
     /// Highest capability number that the kernel knows (`/proc/sys/kernel/cap_last_cap`).
     pub last_capability: u8,
     /// Capabilities in the caller's bounding set, one bit for each number.
     pub bounding: u64,
     pub cgroup: CgroupHost,
+    /// Looked for when `cgroup.closed` has something.
+    pub systemd: ServiceManager,
     pub apparmor: bool,
     pub selinux: bool,
     /// `/proc/kcore` exists, so `/dev/core` is made.
     pub kcore: bool,
+    /// `/dev/mqueue` exists.
+    pub mqueue: bool,
     /// Where resctrl is mounted; empty when it is not.
     pub resctrl: String,
     /// NUMA nodes that exist, as in `/sys/devices/system/node/online` (e.g. `0-1`).
@@ -70,6 +76,29 @@ pub struct CgroupHost {
     pub unified_controllers: Vec<String>,
     /// v1 hierarchies: mount point, and the controllers or `name=…` in it.
     pub v1: Vec<V1Hierarchy>,
+    /// Mount points of those above in which this caller may not make the cgroup that the document asks for. Empty for
+    /// root.
+    pub closed: Vec<String>,
+}
+
+impl CgroupHost {
+    /// The container can have a directory in none of the hierarchies.
+    pub fn is_closed(&self) -> bool {
+        let mut mount_points = self.v1.iter().map(|hierarchy| &hierarchy.mount_point).chain([&self.unified]);
+        mount_points.all(|point| point.is_empty() || self.closed.contains(point))
+    }
+}
+
+/// Which systemd could make a cgroup for this caller.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ServiceManager {
+    /// None is known: it is not running, or it was not looked for because nothing depends on it.
+    #[default]
+    None,
+    /// The system's, but the caller has no manager of their own.
+    System,
+    /// The caller's own.
+    User,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,6 +192,10 @@ pub struct Spawn {
     /// Empty unless a user namespace is made.
     pub uid_map: Vec<IdMap>,
     pub gid_map: Vec<IdMap>,
+    pub uid_writer: MapWriter,
+    pub gid_writer: MapWriter,
+    /// Why there is a user namespace that the document has not asked for; empty when it has.
+    pub user_added: String,
     /// (clock as in /proc/PID/timens_offsets: `monotonic` or `boottime`, seconds, nanoseconds).
     pub time_offsets: Vec<(String, i64, u32)>,
 }
@@ -203,6 +236,29 @@ pub struct IdMap {
     pub size: u32,
 }
 
+/// Who writes a map of a new user namespace (user_namespaces(7), "Defining user and group ID mappings").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MapWriter {
+    /// The runtime, whose caller may map any id.
+    #[default]
+    Privileged,
+    /// The runtime, which maps the caller's own id alone. For groups setgroups(2) is denied before.
+    OwnId,
+    /// newuidmap(1) or newgidmap(1), at this path: there are others than the caller's own id.
+    Helper(String),
+}
+
+/// What an ordinary caller may map beside their own id, and by which programs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubIds {
+    /// (first, count) in the order of /etc/subuid (subuid(5)).
+    pub uids: Vec<(u32, u32)>,
+    pub gids: Vec<(u32, u32)>,
+    /// Paths of the programs; empty when they were not found.
+    pub newuidmap: String,
+    pub newgidmap: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupPlan {
     pub place: CgroupPlace,
@@ -222,6 +278,8 @@ pub enum CgroupPlace {
     Directory(CgroupPath),
     /// systemd, as a transient unit (systemd driver).
     Unit(SystemdUnit),
+    /// There is none: the processes stay in the caller's.
+    Nowhere,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

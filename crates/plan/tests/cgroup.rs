@@ -590,6 +590,7 @@ fn systemd() -> Options {
 fn unit_on(document: &Value, host: &Host, options: &Options) -> SystemdUnit {
     match planned_on(document, host, options).cgroup.place {
         CgroupPlace::Unit(unit) => unit,
+        CgroupPlace::Nowhere => panic!("no cgroup"),
         CgroupPlace::Directory(path) => panic!("no unit: {path:?}"),
     }
 }
@@ -759,4 +760,94 @@ fn the_leaf_needs_cgroup_v2_alone() {
         let strict = Options { strict: true, ..leaf.clone() };
         assert_eq!(refused_on(&base(), &host, &strict), ["--cgroup-leaf needs a host with cgroup v2 alone"]);
     }
+}
+
+/// An ordinary user to whom all hierarchies are closed.
+fn closed(host: Host) -> Host {
+    let mut host = Host { euid: 1000, egid: 1000, privileged: false, raise_rlimits: false, ..host };
+    let v1 = host.cgroup.v1.iter().map(|hierarchy| hierarchy.mount_point.clone());
+    host.cgroup.closed = v1.chain([host.cgroup.unified.clone()]).collect();
+    host
+}
+
+fn rootless(changes: &[(&str, Value)]) -> Value {
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let mut all = vec![
+        ("/linux/namespaces/-", json!({"type": "user"})),
+        ("/linux/uidMappings", map.clone()),
+        ("/linux/gidMappings", map),
+    ];
+    all.extend_from_slice(changes);
+    with(&all)
+}
+
+#[test]
+fn a_user_who_may_make_no_cgroup_has_none() {
+    for host in [closed(host()), closed(hybrid()), closed(v1())] {
+        let plan = planned_on(&rootless(&[]), &host, &options());
+        assert_eq!(plan.cgroup.place, CgroupPlace::Nowhere);
+        assert_eq!(plan.cgroup.resources.devices, []);
+        assert!(plan.warnings.is_empty());
+        assert!(
+            plan.notes[0].to_string().starts_with("the container has no cgroup: uid 1000 may not make a")
+        );
+        assert!(explain(&plan).starts_with("cgroup   none: the caller may not make one\nspawn "));
+        let asked = rootless(&[("/linux/cgroupsPath", json!("/a"))]);
+        warns_on(&asked, &host, "linux.cgroupsPath: the container has no cgroup");
+    }
+    // One that is open is used.
+    let mut some = closed(hybrid());
+    some.cgroup.closed.retain(|point| *point != some.cgroup.unified);
+    let plan = planned_on(&rootless(&[]), &some, &options());
+    assert!(matches!(plan.cgroup.place, CgroupPlace::Directory(_)));
+    // No mount at all is root's problem, whom the runtime tells later.
+    let mut none = host();
+    (none.cgroup.mode, none.cgroup.unified) = (CgroupMode::None, String::new());
+    assert!(matches!(planned_on(&base(), &none, &options()).cgroup.place, CgroupPlace::Directory(_)));
+}
+
+#[test]
+fn limits_that_nothing_can_enforce_are_refused_with_what_helps() {
+    let limit = rootless(&[("/linux/resources", json!({"pids": {"limit": 9}}))]);
+    for (manager, help) in [
+        (ServiceManager::User, "`--systemd-cgroup` before the verb"),
+        (ServiceManager::System, "`loginctl enable-linger 1000`"),
+        (ServiceManager::None, "root can make one"),
+    ] {
+        let host = Host { systemd: manager, ..closed(host()) };
+        refuses_on(&limit, &host, &options(), "linux.resources", help);
+        refuses_on(
+            &limit,
+            &host,
+            &options(),
+            "linux.resources",
+            "pids.limit 9: uid 1000 may not make a cgroup",
+        );
+    }
+    refuses_on(&limit, &closed(v1()), &options(), "linux.resources", "cgroup v1 are root's alone");
+    let leaf = Options { cgroup_leaf: true, ..options() };
+    let refused = refused_on(&rootless(&[]), &closed(host()), &leaf);
+    assert!(refused.len() == 1 && refused[0].starts_with("--cgroup-leaf: uid 1000 may not"), "{refused:?}");
+    // systemd makes its own.
+    let systemd = Options { systemd_cgroup: true, ..options() };
+    assert!(matches!(planned_on(&limit, &closed(host()), &systemd).cgroup.place, CgroupPlace::Unit(_)));
+}
+
+#[test]
+fn without_a_cgroup_of_its_own_the_hosts_tree_is_shown() {
+    let mount =
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup", "options": ["ro"]});
+    let document = rootless(&[("/mounts/-", mount)]);
+    let plan = planned_on(&document, &closed(host()), &options());
+    let Action::Bind(bind) = action(&plan, "bind /sys/fs/cgroup at /sys/fs/cgroup") else { panic!() };
+    assert!(!bind.recursive && bind.attributes.set & 1 == 1);
+    let user = Host { euid: 1000, egid: 1000, privileged: false, ..host() };
+    at(&planned_on(&document, &user, &options()), "bind the container's cgroup at /sys/fs/cgroup");
+}
+
+#[test]
+fn without_a_cgroup_a_shared_pid_namespace_hides_processes() {
+    let mut document = rootless(&[]);
+    document["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
+    warns_on(&document, &closed(host()), "only its first process can be found");
 }

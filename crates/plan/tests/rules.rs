@@ -574,9 +574,101 @@ fn b69_user_namespace_and_mappings() {
     refuses(&one, "linux.gidMappings", "at least one mapping");
     let none = with(&[("/linux/uidMappings", json!([{"containerID": 0, "hostID": 0, "size": 1}]))]);
     refuses(&none, "linux.uidMappings", "needs a user namespace");
-    let rootless = refused_on(&base(), &user(), &options());
-    assert_eq!(rootless.len(), 1);
-    assert!(rootless[0].contains("oar spec --rootless") && rootless[0].starts_with("linux.namespaces: "));
+}
+
+/// An ordinary user who has ids beside their own, and the programs that map them.
+fn with_sub_ids() -> Host {
+    let ids = SubIds {
+        uids: vec![(100_000, 65_536)],
+        gids: vec![(200_000, 10), (200_000, 10), (300_000, 5)],
+        newuidmap: "/usr/bin/newuidmap".into(),
+        newgidmap: "/usr/bin/newgidmap".into(),
+    };
+    Host { sub_ids: ids, ..user() }
+}
+
+#[test]
+fn an_ordinary_user_without_a_user_namespace_gets_one() {
+    let line = |container, host, size| IdMap { container, host, size };
+    let plan = planned_on(&base(), &with_sub_ids(), &options());
+    let spawn = &plan.spawn;
+    assert_eq!(spawn.new[0], Namespace::User);
+    assert_eq!(spawn.uid_map, [line(0, 1000, 1), line(1, 100_000, 65_536)]);
+    // What is given twice is mapped once.
+    assert_eq!(spawn.gid_map, [line(0, 1000, 1), line(1, 200_000, 10), line(11, 300_000, 5)]);
+    assert_eq!(spawn.uid_writer, MapWriter::Helper("/usr/bin/newuidmap".into()));
+    assert_eq!(spawn.gid_writer, MapWriter::Helper("/usr/bin/newgidmap".into()));
+    let text = explain(&plan);
+    for line in [
+        "\nspawn    new user mount ",
+        "\nmap      uid 0:1000:1 1:100000:65536 (not the caller's own alone, so by /usr/bin/newuidmap)\n",
+        "\nadded    the user namespace: its ids are from /etc/subuid and /etc/subgid\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
+    let note = "linux.namespaces: a user namespace is added: its ids are from /etc/subuid and /etc/subgid";
+    assert!(plan.notes.iter().any(|one| one.to_string() == note), "{:?}", plan.notes);
+    let mut document = base();
+    document["process"]["user"] = json!({"uid": 65_536, "gid": 15, "additionalGids": [1, 2]});
+    planned_on(&document, &with_sub_ids(), &options());
+    document["process"]["user"]["gid"] = json!(16);
+    refuses_on(&document, &with_sub_ids(), &options(), "process.user.gid", "is not mapped");
+    // Root needs none.
+    assert!(!planned(&base()).spawn.makes(Namespace::User));
+    // Without namespaces, and without linux.
+    planned_on(&without(&["/linux", "/mounts"]), &with_sub_ids(), &options());
+}
+
+#[test]
+fn without_other_ids_there_is_one_and_the_reason() {
+    let change = |change: &dyn Fn(&mut SubIds)| {
+        let mut host = with_sub_ids();
+        change(&mut host.sub_ids);
+        host
+    };
+    for (host, why) in [
+        (change(&|ids| ids.uids.clear()), "/etc/subuid has no ids for uid 1000"),
+        (change(&|ids| ids.gids.clear()), "/etc/subgid has no ids for uid 1000"),
+        (change(&|ids| ids.newgidmap.clear()), "newuidmap and newgidmap are not installed"),
+    ] {
+        let plan = planned_on(&base(), &host, &options());
+        assert_eq!(plan.spawn.uid_map, [IdMap { container: 0, host: 1000, size: 1 }]);
+        assert_eq!((&plan.spawn.uid_writer, &plan.spawn.gid_writer), (&MapWriter::OwnId, &MapWriter::OwnId));
+        assert!(explain(&plan).contains(&format!("it has one id, because {why}")), "{}", explain(&plan));
+        assert!(
+            explain(&plan).contains("map      gid 0:1000:1 (the caller's own, so setgroups is denied)\n")
+        );
+        let mut document = base();
+        document["process"]["user"] = json!({"uid": 1, "gid": 0});
+        refuses_on(&document, &host, &options(), "process.user.uid", why);
+    }
+}
+
+#[test]
+fn maps_of_other_ids_need_their_program() {
+    let map = |host: u32, size: u32| {
+        let ids = json!([{"containerID": 0, "hostID": host, "size": size}]);
+        with(&[
+            ("/linux/namespaces/-", json!({"type": "user"})),
+            ("/linux/uidMappings", ids.clone()),
+            ("/linux/gidMappings", json!([{"containerID": 0, "hostID": 1000, "size": 1}])),
+        ])
+    };
+    let plan = planned_on(&map(1000, 1), &user(), &options());
+    assert_eq!((&plan.spawn.uid_writer, plan.spawn.user_added.as_str()), (&MapWriter::OwnId, ""));
+    for (host, size) in [(1000, 2), (100_000, 1)] {
+        refuses_on(
+            &map(host, size),
+            &user(),
+            &options(),
+            "linux.uidMappings",
+            "by newuidmap, which is not inst",
+        );
+        let plan = planned_on(&map(host, size), &with_sub_ids(), &options());
+        assert_eq!(plan.spawn.uid_writer, MapWriter::Helper("/usr/bin/newuidmap".into()));
+        assert_eq!(plan.spawn.gid_writer, MapWriter::OwnId);
+        assert_eq!(planned(&map(host, size)).spawn.uid_writer, MapWriter::Privileged);
+    }
 }
 
 #[test]

@@ -578,7 +578,9 @@ fn identity() {
         ])
     };
     assert!(of(&planned_on(&single(1), &user(), &options())).unwrap().keep_groups);
-    assert!(!of(&planned_on(&single(2), &user(), &options())).unwrap().keep_groups);
+    let ids = SubIds { newuidmap: "/newuidmap".into(), newgidmap: "/newgidmap".into(), ..SubIds::default() };
+    let host = Host { sub_ids: ids, ..user() };
+    assert!(!of(&planned_on(&single(2), &host, &options())).unwrap().keep_groups);
     assert!(!of(&planned(&single(1))).unwrap().keep_groups);
     let mut groups = single(1);
     groups["process"]["user"]["additionalGids"] = json!([0]);
@@ -676,4 +678,71 @@ fn the_seccomp_filter_is_loaded_as_late_as_it_can_be() {
         (filter.default.as_str(), filter.architectures),
         ("SCMP_ACT_ALLOW", vec!["x86_64".to_string()])
     );
+}
+
+/// One id, and these namespaces beside a user namespace.
+fn one_id(namespaces: &[&str], mount: Value) -> Value {
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let all = namespaces.iter().chain(&["user", "mount"]);
+    with(&[
+        ("/linux/namespaces", all.map(|name| json!({"type": name})).collect()),
+        ("/linux/uidMappings", map.clone()),
+        ("/linux/gidMappings", map),
+        ("/mounts", json!([mount])),
+    ])
+}
+
+#[test]
+fn filesystems_of_the_hosts_namespaces_are_bound_in_a_user_namespace() {
+    for (fstype, namespace, target, source) in [
+        ("sysfs", "network", "/sys", "/sys"),
+        ("proc", "pid", "/proc", "/proc"),
+        ("mqueue", "ipc", "/dev/queues", "/dev/mqueue"),
+    ] {
+        let words = json!(["nosuid", "noexec", "nodev", "ro", "noatime"]);
+        let mount = json!({"destination": target, "type": fstype, "source": fstype, "options": words});
+        for host in [user(), host()] {
+            let plan = planned_on(&one_id(&[], mount.clone()), &host, &options());
+            let Action::Bind(bind) = action(&plan, &format!("bind {source} at {target}")) else { panic!() };
+            let wanted = Attributes { recursive_set: 0xf, ..Attributes::default() };
+            assert_eq!((bind.recursive, bind.attributes), (true, wanted));
+            let text = format!("bind {source} at {target}: rbind rro rnosuid rnodev rnoexec");
+            assert!(explain(&plan).contains(&text), "{}", explain(&plan));
+            let note = format!("mounts[0]: a new {} needs", fstype.replace("proc", "procfs"));
+            assert!(plan.notes.iter().any(|one| one.to_string().starts_with(&note)), "{:?}", plan.notes);
+            // With the namespace it belongs to, it is made.
+            let own = planned_on(&one_id(&[namespace], mount.clone()), &host, &options());
+            at(&own, &format!("mount {fstype} at {target}"));
+        }
+        // Root of the host may make it of the host's.
+        let mut document = base();
+        document["mounts"] = json!([mount]);
+        document["linux"]["namespaces"] = json!([{"type": "mount"}]);
+        at(&planned(&document), &format!("mount {fstype} at {target}"));
+    }
+    let mount = json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"});
+    let without = Host { mqueue: false, ..user() };
+    let plan = warns_on(&one_id(&[], mount), &without, "the host has no /dev/mqueue: left out");
+    assert!(!steps(&plan).iter().any(|step| step.contains("mqueue")));
+}
+
+#[test]
+fn terminals_of_an_unmapped_group_have_none() {
+    let words = json!(["newinstance", "gid=5", "mode=0620"]);
+    let mount = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": words});
+    let of = |plan: &Plan| match action(plan, "mount devpts at /dev/pts") {
+        Action::Mount(mount) => mount.options,
+        other => panic!("{other:?}"),
+    };
+    let gid = ("gid".to_string(), "5".to_string());
+    let plan = planned_on(&one_id(&[], mount.clone()), &user(), &options());
+    assert!(!of(&plan).contains(&gid) && of(&plan).len() == 2, "{:?}", of(&plan));
+    let note = "mounts[0].options: gid=5 is left out: the group is not mapped in the user namespace";
+    assert!(plan.notes.iter().any(|one| one.to_string() == note), "{:?}", plan.notes);
+    let mut document = base();
+    document["mounts"] = json!([mount]);
+    assert!(of(&planned(&document)).contains(&gid));
+    let mut mapped = one_id(&[], document["mounts"][0].clone());
+    mapped["linux"]["gidMappings"][0]["size"] = json!(6);
+    assert!(of(&planned(&mapped)).contains(&gid));
 }

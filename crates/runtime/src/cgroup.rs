@@ -203,5 +203,19 @@ pub(crate) fn stuck(pids: &[i32]) -> Option<Error> {
 }
 
 pub(crate) fn error(error: coracle_cgroup::Error) -> Error {
-    Error::new(Code::Cgroup, error.to_string())
+    let words = Error::new(Code::Cgroup, error.to_string());
+    match error {
+        // To root nobody has to give it.
+        coracle_cgroup::Error::Controller { .. } if !nix::unistd::geteuid().is_root() => words.hint(
+            "on cgroup v2 root can delegate it: `systemctl edit user@.service`, [Service] Delegate=cpu cpuset io memory pids; \
+             then log in again",
+        ),
+        _ => words,
+    }
+}
+
+/// The error of a verb that can do nothing without a cgroup.
+pub(crate) fn lacking(what: &str) -> Error {
+    Error::new(Code::Cgroup, format!("{what}: the container has no cgroup"))
+        .hint("`oar --debug run` says why it has none when it makes one without")
 }

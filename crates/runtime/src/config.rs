@@ -6,8 +6,9 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use coracle_plan::{Action, Hooks, InitHook, Namespace, Options, Plan, TerminalTo, Violation};
+use coracle_plan::{Action, Hooks, IdMap, InitHook, Namespace, Options, Plan, Spawn, TerminalTo, Violation};
 use nix::errno::Errno;
+use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result, words};
 use crate::{CreateOptions, Id, probe};
@@ -36,7 +37,11 @@ pub(crate) fn decide(
     let bundle = absolute(&options.bundle)?;
     let document = read(&bundle)?;
     let (spec, mut warnings) = coracle_plan::parse(&document).map_err(|violations| refused(&violations))?;
-    let host = probe::host(&probe::needs(&spec))?;
+    let mut host = probe::host(&probe::needs(&spec))?;
+    if !options.systemd_cgroup {
+        probe::cgroup_rights(&mut host, &coracle_plan::cgroup_path(&spec, id.as_str()), id)?;
+    }
+    let host = host;
     let bundle = match bundle.to_str() {
         Some(bundle) => bundle.to_string(),
         None => {
@@ -83,7 +88,29 @@ pub(crate) fn decide(
     }
     warnings.append(&mut plan.warnings);
     plan.warnings = warnings;
+    let document = if plan.spawn.user_added.is_empty() {
+        document
+    } else {
+        with_user_namespace(&document, &plan.spawn)?
+    };
     Ok(Decided { plan, document, resctrl: host.resctrl.clone(), host })
+}
+
+/// With the user namespace that the plan has added: later commands go by this copy, and by the ids that were given then.
+fn with_user_namespace(document: &[u8], spawn: &Spawn) -> Result<Vec<u8>> {
+    let failed = |error: serde_json::Error| Error::new(Code::System, format!("copy the config: {error}"));
+    let mut document: Value = serde_json::from_slice(document).map_err(failed)?;
+    let lines = |map: &[IdMap]| {
+        let line = |map: &IdMap| json!({"containerID": map.container, "hostID": map.host, "size": map.size});
+        Value::from(map.iter().map(line).collect::<Vec<Value>>())
+    };
+    let linux = &mut document["linux"];
+    let mut namespaces = linux["namespaces"].as_array().cloned().unwrap_or_default();
+    namespaces.push(json!({"type": "user"}));
+    linux["namespaces"] = namespaces.into();
+    linux["uidMappings"] = lines(&spawn.uid_map);
+    linux["gidMappings"] = lines(&spawn.gid_map);
+    serde_json::to_vec(&document).map_err(failed)
 }
 
 /// What only a look at the host can tell: are the hooks programs, and is a namespace to join not the host's own?

@@ -23,7 +23,7 @@ use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
 use crate::messages::{self, Started};
 use crate::notify::{self, NotifySocket, Processes, Proxy};
 use crate::record::{Directory, Locked, Process, Rdt, Record, START_SOCKET};
-use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, time, wait};
+use crate::{Id, Runtime, delete, errno, hooks, lower, namespaces, rdt, status, step, sub_ids, time, wait};
 
 /// What create takes beside the bundle's config.
 #[derive(Debug, Clone, Default)]
@@ -346,8 +346,7 @@ impl Attempt {
 
         // What must be there before init goes on.
         if plan.spawn.makes(Namespace::User) {
-            let deny = !decided.host.privileged;
-            namespaces::write_maps(child.pid, &plan.spawn.uid_map, &plan.spawn.gid_map, deny)?;
+            sub_ids::write_maps(child.pid, &plan.spawn, signals)?;
         }
         if let Some(rdt) = &mut record.intel_rdt {
             rdt.applied = rdt::apply(&rdt.plan, &rdt.resctrl, &plan.id, child.pid)?;

@@ -16,7 +16,7 @@ use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::{Directory, Record};
 use crate::status;
-use crate::{Id, Runtime};
+use crate::{Id, Runtime, members};
 
 /// `data` of a line of runc's `events`. The pages of [`coracle_cgroup::stats`] have units, and what differs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -49,6 +49,8 @@ pub struct Meter {
     pid: i32,
     pidfd: OwnedFd,
     cgroup: coracle_cgroup::Poll,
+    /// Without a cgroup only the tasks are counted.
+    by_pid_namespace: bool,
 }
 
 impl Runtime {
@@ -67,13 +69,14 @@ impl Runtime {
         let (Some(Record { process: Some(process), cgroup, .. }), Some(pidfd)) = (record, pidfd) else {
             return Err(not_running());
         };
+        let by_pid_namespace = cgroup.directories().is_empty();
         let opened = cgroup.open().poll();
         // While it lives the number is its own, so what was opened by number was; and the cgroup of one that has ended
         // may be gone.
         if !signal(pidfd.as_fd(), 0)? {
             return Err(not_running());
         }
-        Ok(Meter { pid: process.pid, pidfd, cgroup: opened.map_err(cgroup::error)? })
+        Ok(Meter { pid: process.pid, pidfd, cgroup: opened.map_err(cgroup::error)?, by_pid_namespace })
     }
 }
 
@@ -81,7 +84,10 @@ impl Meter {
     /// One look. Errors: [`Code::State`] once the process has ended.
     pub fn read(&mut self) -> Result<Statistics> {
         let counters = network(self.pid);
-        let stats = self.cgroup.read();
+        let mut stats = self.cgroup.read();
+        if let (Ok(stats), true) = (&mut stats, self.by_pid_namespace) {
+            stats.pids.current = Some(members::tasks(self.pid)?);
+        }
         // As above.
         if !signal(self.pidfd.as_fd(), 0)? {
             return Err(not_running());

@@ -64,8 +64,8 @@ pub fn run(hook: &Hook, state_json: &[u8], signals: Option<&Signals>) -> Result<
 }
 
 /// Why a hook failed, without its name.
-struct Failure {
-    line: String,
+pub(crate) struct Failure {
+    pub line: String,
     hint: Option<String>,
 }
 
@@ -79,7 +79,11 @@ fn failed(what: &str) -> impl Fn(coracle_sys::Errno) -> Failure {
     move |errno| format!("{what}: {}", words(Errno::from_raw(errno.0))).into()
 }
 
-fn run_hook(hook: &Hook, state_json: &[u8], signals: Option<&Signals>) -> std::result::Result<(), Failure> {
+pub(crate) fn run_hook(
+    hook: &Hook,
+    state_json: &[u8],
+    signals: Option<&Signals>,
+) -> std::result::Result<(), Failure> {
     let deadline = match hook.timeout {
         0 => None,
         seconds => Instant::now().checked_add(Duration::from_secs(seconds.into())),

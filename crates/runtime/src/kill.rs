@@ -4,7 +4,7 @@
 //! Takes no lock, so that it works beside a command that waits. Never reaches a process by its number alone, nor one of
 //! a cgroup that others have taken since.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use coracle_cgroup::Ownership;
 
@@ -13,7 +13,7 @@ use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::Directory;
 use crate::status::{self, Status};
-use crate::{Id, Runtime, Signal};
+use crate::{Id, Runtime, Signal, members};
 
 impl Runtime {
     /// SIGKILL for a process that shares its pid namespace is for all in its cgroup: nothing else would end the others.
@@ -56,6 +56,9 @@ impl Runtime {
         if !all {
             return answer(send()?);
         }
+        if members::without_cgroup(&record) {
+            return signal_members(init, pidfd.as_ref(), number);
+        }
         let reached = if ours()? { group.signal(number).map_err(cgroup::error)? } else { Default::default() };
         // It may have left the cgroup.
         if !reached.contains(&init) {
@@ -63,6 +66,20 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+/// A signal for all in the pid namespace of `init`, which `pidfd` holds.
+fn signal_members(init: i32, pidfd: Option<&OwnedFd>, number: i32) -> Result<()> {
+    let Some(pidfd) = pidfd else { return Ok(()) };
+    for pid in members::of(init)? {
+        // Held first, then looked at: by number alone it could be another one by now.
+        let Some(member) = status::hold(pid)? else { continue };
+        // While the first one lives, its number and its namespace are its own.
+        if members::has(init, pid) && signal(pidfd.as_fd(), 0)? {
+            signal(member.as_fd(), number)?;
+        }
+    }
+    Ok(())
 }
 
 fn answer(reached: bool) -> Result<()> {

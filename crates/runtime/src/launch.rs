@@ -134,6 +134,9 @@ pub(crate) fn spawn(
     });
     let child = child.map_err(|(stage, error)| {
         let what = match stage {
+            Stage::Clone if error.0 == libc::EACCES && born.cgroup.is_some() => {
+                "make a process in the container's cgroup from the cgroup of this command".to_string()
+            }
             Stage::Clone => "make the container's process and namespaces".to_string(),
             Stage::Join(index) => joining(index),
             Stage::Ambient => "keep capabilities in the new user namespace".to_string(),
@@ -144,6 +147,10 @@ pub(crate) fn spawn(
         let hint = match (stage, error.0) {
             (Stage::Clone, libc::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
             (Stage::Clone, libc::EAGAIN) => Some("RLIMIT_NPROC, or pids.max of a cgroup, is reached"),
+            // cgroups(7) "Delegation": the nearest cgroup above both has to be the user's.
+            (Stage::Clone, libc::EACCES) if born.cgroup.is_some() => {
+                Some("begin in one that the user may leave: `systemd-run --user --scope oar …`")
+            }
             (Stage::Clone, libc::EPERM) => {
                 Some("an ordinary user needs a user namespace in linux.namespaces")
             }

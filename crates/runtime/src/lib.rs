@@ -20,6 +20,7 @@ mod id;
 mod kill;
 mod launch;
 mod lower;
+mod members;
 mod messages;
 mod namespaces;
 mod notify;
@@ -33,13 +34,14 @@ mod signal;
 mod start;
 mod status;
 mod step;
+mod sub_ids;
 mod template;
 mod terminal;
 mod time;
 mod update;
 mod wait;
 
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -86,11 +88,16 @@ impl Runtime {
         if root_path.parent().is_none() {
             return Err(invalid("the host's root directory cannot hold containers"));
         }
+        // In a directory that anybody may write to, such as /tmp, others can put a link in its place.
+        let euid = nix::unistd::geteuid().as_raw();
+        if std::fs::symlink_metadata(&root_path)
+            .is_ok_and(|link| link.is_symlink() && ![0, euid].contains(&link.uid()))
+        {
+            return Err(invalid("it is a symbolic link of another user"));
+        }
         match std::fs::metadata(&root_path) {
             Ok(metadata) if !metadata.is_dir() => Err(invalid("it is not a directory")),
-            Ok(metadata) if metadata.uid() != nix::unistd::geteuid().as_raw() => {
-                Err(invalid("it belongs to another user"))
-            }
+            Ok(metadata) if metadata.uid() != euid => Err(invalid("it belongs to another user")),
             Ok(_) => Ok(Runtime { root: root_path, interruptible: false }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Runtime { root: root_path, interruptible: false })
@@ -112,11 +119,20 @@ impl Runtime {
     }
 
     fn make_root(&self) -> Result<()> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.root)
-            .map_err(|error| Error::io(format!("create {}", self.root.display()), &error))
+        let failed = |error: std::io::Error| {
+            let error = Error::io(format!("create {}", self.root.display()), &error);
+            if nix::unistd::geteuid().is_root() { error } else { error.hint("--root names another place") }
+        };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root).map_err(failed)?;
+        if !nix::unistd::geteuid().is_root() {
+            // What cleans up directories for temporary files spares it then (XDG Base Directory Specification).
+            let mode = std::fs::metadata(&self.root).map_err(failed)?.permissions().mode();
+            if mode & 0o1000 == 0 {
+                let sticky = std::fs::Permissions::from_mode(mode & 0o7777 | 0o1000);
+                std::fs::set_permissions(&self.root, sticky).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Errors: [`Code::NotFound`].
@@ -148,14 +164,21 @@ impl Runtime {
     }
 }
 
-/// Where containers are when nobody says: `/run/oar` for root, `$XDG_RUNTIME_DIR/oar` for others.
+/// Where containers are when nobody says. For root `/run/oar`. For others `oar` in the first of these directories that
+/// exists and is theirs: `$XDG_RUNTIME_DIR`, `/run/user/UID`; else `/tmp/oar-UID`.
 pub fn default_root() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
+    let euid = nix::unistd::geteuid();
+    if euid.is_root() {
         return "/run/oar".into();
     }
-    match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| Path::new(path).is_absolute()) {
-        Some(path) => PathBuf::from(path).join("oar"),
-        None => format!("/run/user/{}/oar", nix::unistd::geteuid()).into(),
+    // After su(1) it may still be the one of the user before.
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let theirs = |path: &PathBuf| {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == euid.as_raw())
+    };
+    match named.into_iter().chain([format!("/run/user/{euid}").into()]).find(theirs) {
+        Some(path) => path.join("oar"),
+        None => format!("/tmp/oar-{euid}").into(),
     }
 }
 

@@ -57,13 +57,17 @@ pub(crate) fn time_offsets(spawn: &Spawn) -> Vec<u8> {
         .into()
 }
 
-/// Write the maps of a process's new user namespace (user_namespaces(7)). Each map is one write.
+/// Write the maps of a process's new user namespace (user_namespaces(7)). Each map is one write; an empty one is none.
 pub(crate) fn write_maps(pid: i32, uid_map: &[IdMap], gid_map: &[IdMap], deny_setgroups: bool) -> Result<()> {
     if deny_setgroups {
         write(pid, "setgroups", "deny")?;
     }
-    write(pid, "uid_map", &lines(uid_map))?;
-    write(pid, "gid_map", &lines(gid_map))
+    for (name, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
+        if !map.is_empty() {
+            write(pid, name, &lines(map))?;
+        }
+    }
+    Ok(())
 }
 
 fn lines(map: &[IdMap]) -> String {

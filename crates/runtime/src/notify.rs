@@ -20,6 +20,7 @@ use coracle_sys::{Errno, Fd, fd, socket};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, setsockopt, sockopt};
 
 use crate::error::{Code, Error, Result};
+use crate::members;
 use crate::record::Directory;
 
 /// In the container's directory; bound into the container.
@@ -339,7 +340,7 @@ fn outside(inside: i32, processes: Processes, cgroup: &Cgroup) -> Option<i32> {
     if chain.get(depth) == Some(&inside) {
         return Some(main);
     }
-    let pids = cgroup.pids().ok()?;
+    let pids = if cgroup.directories().is_empty() { members::of(init).ok()? } else { cgroup.pids().ok()? };
     pids.into_iter().find(|pid| numbers(*pid).is_some_and(|chain| chain.get(depth) == Some(&inside)))
 }
 

@@ -14,7 +14,7 @@ use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::Directory;
 use crate::status::{self, Status};
-use crate::{Id, Runtime};
+use crate::{Id, Runtime, members};
 
 /// How long all processes may take to stop, or to go on.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +35,9 @@ impl Runtime {
             (Status::Creating, ..) => return not_running(": it is being created"),
             _ => return not_running(""),
         };
+        if members::without_cgroup(&record) {
+            return Err(cgroup::lacking("its processes cannot be paused"));
+        }
         let group = own(record.cgroup.open())?;
         group.freeze(PATIENCE).map_err(cgroup::error)?;
         // An empty cgroup is frozen at once.

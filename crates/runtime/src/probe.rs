@@ -5,8 +5,9 @@
 //! runs in every create, so one file that tells several facts is preferred to one call for each of them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use coracle_plan::Host;
+use coracle_plan::{CgroupPath, Host, ServiceManager, SubIds};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -14,6 +15,7 @@ use nix::unistd::{AccessFlags, access, read};
 use oci_spec::runtime::Spec;
 
 use crate::error::{Code, Error, Result};
+use crate::{Id, sub_ids};
 
 /// Facts that only some documents depend on. Those that are not needed stay empty in the [`Host`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -83,18 +85,22 @@ pub fn host(needs: &Needs) -> Result<Host> {
     // fs/proc/base.c __set_oom_adj): root of a user namespace cannot raise a limit.
     let raise_rlimits = initial_user_namespace && status.has(CAP_SYS_RESOURCE);
     let kernel = text("/proc/sys/kernel/osrelease")?;
+    let privileged = status.has(CAP_SYS_ADMIN);
     Ok(Host {
+        sub_ids: if privileged { SubIds::default() } else { sub_ids::of(status.euid)? },
         euid: status.euid,
         egid: status.egid,
-        privileged: status.has(CAP_SYS_ADMIN),
+        privileged,
         initial_user_namespace,
         kernel: version(&kernel).ok_or_else(|| unreadable("/proc/sys/kernel/osrelease", &kernel))?,
         last_capability: number("/proc/sys/kernel/cap_last_cap")?,
         bounding: status.bounding,
         cgroup: coracle_cgroup::host().map_err(|error| Error::new(Code::Cgroup, error.to_string()))?,
+        systemd: ServiceManager::None,
         apparmor: text_if_there("/sys/module/apparmor/parameters/enabled")?.starts_with('Y'),
         selinux: exists("/sys/fs/selinux/enforce"),
         kcore: exists("/proc/kcore"),
+        mqueue: exists("/dev/mqueue"),
         resctrl: if needs.resctrl {
             mounted(&list("/proc/self/mountinfo")?, "resctrl")
         } else {
@@ -111,6 +117,32 @@ pub fn host(needs: &Needs) -> Result<Host> {
         oom_score_adj: number("/proc/self/oom_score_adj")?,
         filesystems: if needs.filesystems { filesystems(&list("/proc/filesystems")?) } else { Vec::new() },
     })
+}
+
+/// What this caller may not do of the cgroup that a document asks for. Root may do everything.
+pub(crate) fn cgroup_rights(host: &mut Host, path: &CgroupPath, id: &Id) -> Result<()> {
+    if host.initial_user_namespace && host.euid == 0 {
+        return Ok(());
+    }
+    host.cgroup.closed = coracle_cgroup::closed(&host.cgroup, path, id.as_str())
+        .map_err(|error| Error::new(Code::Cgroup, error.to_string()))?;
+    if !host.cgroup.closed.is_empty() {
+        host.systemd = service_manager(host.euid);
+    }
+    Ok(())
+}
+
+/// By the sockets that systemd makes (sd_booted(3), user@.service(5)).
+fn service_manager(euid: u32) -> ServiceManager {
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = named.unwrap_or_else(|| format!("/run/user/{euid}").into());
+    if directory.join("systemd/private").exists() {
+        ServiceManager::User
+    } else if exists("/run/systemd/system") {
+        ServiceManager::System
+    } else {
+        ServiceManager::None
+    }
 }
 
 /// The members of `/proc/PID/status` that decide something. Capabilities belong to threads: the calling one counts.

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! ps: the processes of a container, by its cgroup.
+//! ps: the processes of a container, by its cgroup, or by its pid namespace when it has none.
 //!
 //! Changes nothing, and asks no ps(1).
+
+use std::os::fd::AsFd;
 
 use coracle_cgroup::Ownership;
 
 use crate::cgroup;
+use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::Directory;
 use crate::status::{self, Status};
-use crate::{Id, Runtime};
+use crate::{Id, Runtime, members};
 
 impl Runtime {
-    /// Pids of all processes in the container's cgroup and below it, ascending, as the caller's pid namespace numbers
+    /// Pids of all processes in the container's cgroup and below it (without one: in its pid namespace), ascending, as the caller's pid namespace numbers
     /// them. A stopped container has some when it shares its pid namespace and left them behind.
     ///
     /// Errors: [`Code::NotFound`]; [`Code::State`] with `container not running` when there is none.
@@ -31,7 +34,15 @@ impl Runtime {
             Ownership::Ours => group.pids().map_err(cgroup::error)?,
             _ => Vec::new(),
         };
-        // On a host without cgroups the first process is all that is known.
+        if let (Some(pidfd), Some(process)) = (&pidfd, record.process)
+            && members::without_cgroup(&record)
+        {
+            let found = members::of(process.pid)?;
+            // While it lives the number is its own, so what was looked at by number was.
+            if signal(pidfd.as_fd(), 0)? {
+                pids = found;
+            }
+        }
         if let (Some(_), Some(process)) = (&pidfd, record.process)
             && let Err(place) = pids.binary_search(&process.pid)
         {

@@ -63,13 +63,7 @@ pub struct State {
 /// The process of a record, if it still lives, by a descriptor that cannot come to mean another one.
 pub(crate) fn living(process: &Process) -> Result<Option<OwnedFd>> {
     // First hold it, then look: the number cannot change hands in between.
-    let pidfd = match coracle_sys::process::pidfd_open(process.pid) {
-        Ok(pidfd) => OwnedFd::from(pidfd),
-        Err(coracle_sys::Errno(libc::ESRCH | libc::EINVAL)) => return Ok(None),
-        Err(errno) => {
-            return Err(Error::system(format!("open process {}", process.pid), Errno::from_raw(errno.0)));
-        }
-    };
+    let Some(pidfd) = hold(process.pid)? else { return Ok(None) };
     match stat(process.pid)? {
         Some((_, start_time)) if start_time == process.start_time => {}
         _ => return Ok(None),
@@ -78,6 +72,15 @@ pub(crate) fn living(process: &Process) -> Result<Option<OwnedFd>> {
     let ended = coracle_sys::fd::wait_readable(pidfd.as_raw_fd(), Some(0))
         .map_err(|errno| Error::system(format!("look at process {}", process.pid), crate::errno(errno)))?;
     Ok((!ended).then_some(pidfd))
+}
+
+/// Whatever process has this number now.
+pub(crate) fn hold(pid: i32) -> Result<Option<OwnedFd>> {
+    match coracle_sys::process::pidfd_open(pid) {
+        Ok(pidfd) => Ok(Some(OwnedFd::from(pidfd))),
+        Err(coracle_sys::Errno(libc::ESRCH | libc::EINVAL)) => Ok(None),
+        Err(errno) => Err(Error::system(format!("open process {pid}"), Errno::from_raw(errno.0))),
+    }
 }
 
 /// Is it the first of its pid namespace, so that all others there end with it? pid_namespaces(7). `false` when it is gone.

@@ -21,7 +21,7 @@ use crate::pause::own;
 use crate::probe::{self, Needs};
 use crate::record::{Directory, Process, Rdt};
 use crate::status::{self, Status};
-use crate::{Id, Runtime, cgroup, rdt};
+use crate::{Id, Runtime, cgroup, members, rdt};
 
 /// What to change; what is absent stays.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,7 +98,14 @@ impl Runtime {
             .map_err(|error| Error::new(Code::System, format!("encode the config: {error}")))?;
 
         // Nothing is changed until here.
-        let group = own(record.cgroup.open())?;
+        let group = if members::without_cgroup(&record) {
+            if needs_cgroup(&update.resources) {
+                return Err(cgroup::lacking("limits cannot be changed"));
+            }
+            record.cgroup.open()
+        } else {
+            own(record.cgroup.open())?
+        };
         let before = subject.rlimits(&update.rlimits)?;
         directory.draft_config(&document)?;
         let changed = group.update(&update.resources).map_err(cgroup::error)?;
@@ -129,6 +136,16 @@ impl Runtime {
             Err(error) => Err(undo.all(error, &subject, record.intel_rdt.as_ref(), &group, changed)),
         }
     }
+}
+
+/// Is there something for the cgroup, beside what is no limit?
+fn needs_cgroup(resources: &Resources) -> bool {
+    let nothing = Resources {
+        devices_optional: resources.devices_optional,
+        check_before_update: resources.check_before_update,
+        ..Resources::default()
+    };
+    *resources != nothing
 }
 
 /// What systemd has to be told. It writes all limits of a controller when one of them changes, and takes some of the

@@ -473,6 +473,14 @@ pub fn namespace_type(namespace: i32) -> Result<u64> {
     unsafe { syscall2(libc::SYS_ioctl, namespace as usize, NS_GET_NSTYPE) }.map(|kind| kind as u64)
 }
 
+/// The pid or user namespace above this one (NS_GET_PARENT, ioctl_ns(2)). EPERM when it is not below the caller's own.
+pub fn parent_namespace(namespace: i32) -> Result<Fd> {
+    const NS_GET_PARENT: usize = 0xb702;
+    // SAFETY: the request takes no argument.
+    let parent = unsafe { syscall2(libc::SYS_ioctl, namespace as usize, NS_GET_PARENT) }?;
+    Ok(Fd::own(parent as i32))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;

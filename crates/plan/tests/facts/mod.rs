@@ -16,6 +16,7 @@ pub(crate) fn host() -> Host {
         egid: 0,
         privileged: true,
         initial_user_namespace: true,
+        sub_ids: SubIds::default(),
         kernel: (6, 18),
         last_capability: 40,
         bounding: (1 << 41) - 1,
@@ -24,10 +25,13 @@ pub(crate) fn host() -> Host {
             unified: "/sys/fs/cgroup".into(),
             unified_controllers: ["cpu", "memory", "pids"].map(String::from).to_vec(),
             v1: Vec::new(),
+            closed: Vec::new(),
         },
+        systemd: ServiceManager::None,
         apparmor: true,
         selinux: false,
         kcore: true,
+        mqueue: true,
         resctrl: String::new(),
         numa_nodes: "0-1".into(),
         cpus: "0-3".into(),
@@ -66,6 +70,7 @@ pub(crate) fn hybrid() -> Host {
                 v1("/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
                 v1("/sys/fs/cgroup/systemd", &["name=systemd"]),
             ],
+            closed: Vec::new(),
         },
         ..host()
     }
@@ -85,6 +90,7 @@ pub(crate) fn v1() -> Host {
             unified: String::new(),
             unified_controllers: Vec::new(),
             v1: controllers.map(hierarchy).to_vec(),
+            closed: Vec::new(),
         },
         ..host()
     }
