@@ -27,6 +27,9 @@ pub enum Error {
     /// After the deadline some processes still run, or sleep where the kernel cannot stop them. It was thawed again.
     #[error("cgroup {} does not freeze{}", .path.display(), List(.pids))]
     Unfrozen { path: PathBuf, pids: Vec<i32> },
+    /// Somebody else has let it go before all of it was frozen.
+    #[error("cgroup {} was thawed by somebody else meanwhile", .path.display())]
+    Thawed { path: PathBuf },
     /// Processes are left after the deadline, or a cgroup cannot be removed although none shows.
     #[error("cgroup {} is still in use{}: device or resource busy", .path.display(), List(.pids))]
     Busy { path: PathBuf, pids: Vec<i32> },
