@@ -53,6 +53,16 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>, path: impl Into<PathBuf>, errno: Errno) -> Error {
         Error::Io { what: what.into(), path: path.into(), errno }
     }
+
+    /// See [`is_exhausted`].
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self, Error::Io { errno, .. } if is_exhausted(*errno))
+    }
+}
+
+/// The kernel has no room for one more: descriptors, inotify watches, memory. It says nothing of what was asked for.
+pub fn is_exhausted(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM)
 }
 
 /// ` (processes 12, 13)`, at most eight of them; nothing for an empty list.
