@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! exec: one more process in a container, from its own config and what the caller asks for.
 //!
-//! Writes nothing of the container's record, and holds its directory against delete only until the command is
-//! executed. init joins the container's namespaces before it is told anything, and enters the pid namespace last, as
+//! Writes nothing of the container's record, and holds its directory against delete only until init is made. init joins the container's namespaces before it is told anything, and enters the pid namespace last, as
 //! the user that the command will have, so that nobody inside can use it (CVE-2016-9962).
 
 use std::fs::File;
