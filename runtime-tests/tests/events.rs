@@ -179,6 +179,22 @@ fn a_container_that_has_ended_has_no_numbers() {
     });
 }
 
+/// Ended is ended, whether its parent has reaped it or not.
+#[test]
+fn what_has_ended_and_is_not_reaped_is_not_running() {
+    run_case(case(), |t| {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid};
+        let c = t.create(&t.bundle());
+        c.start();
+        waitid(Id::Pid(Pid::from_raw(c.pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        c.verb(&["events"]).failed().says("not running");
+        if t.kind == Kind::Oar {
+            c.verb(&["events", "--follow"]).clean_error().says("container not running");
+        }
+        c.wait();
+    });
+}
+
 /// A run in the background whose lines are read while it writes them; it ends with the case.
 struct Lines<'t> {
     test: &'t Test,

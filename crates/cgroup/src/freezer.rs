@@ -170,26 +170,23 @@ fn freeze_v1(tree: &Tree, end: Instant) -> Result<Outcome, Error> {
     Ok(Outcome::Late)
 }
 
-/// Those that did not freeze, as far as /proc tells; else all.
+/// Those that did not freeze, as far as /proc tells.
 fn still_running(tree: &Tree) -> Vec<i32> {
     // For the words of an error: what cannot be read is no second error.
-    let pids = tree.pids().unwrap_or_default();
-    let running: Vec<i32> = pids.iter().copied().filter(|pid| runs(*pid, tree.unified())).collect();
-    if running.is_empty() { pids } else { running }
+    let mut pids = tree.pids().unwrap_or_default();
+    pids.retain(|pid| runs(*pid, tree.unified()));
+    pids
 }
 
-/// A thread of it is neither frozen nor, as the kernel has it, as good as frozen (stopped, traced, ended).
 fn runs(pid: i32, unified: bool) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.flatten().any(|thread| {
-        let read = |file: &str| std::fs::read_to_string(thread.path().join(file)).unwrap_or_default();
-        let stat = read("stat");
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, fields)| fields.chars().next());
-        if unified {
-            // What cgroup2 has frozen sleeps interruptibly.
-            matches!(state, Some('R' | 'D'))
-        } else {
-            !matches!(state, Some('Z' | 'X') | None) && read("wchan") != "__refrigerator"
+        // What cgroup2 has frozen shows as S, what v1 has frozen as D, where it cannot be told from what is stuck.
+        match unified {
+            true => matches!(state, Some('R' | 'D')),
+            false => matches!(state, Some('R' | 'S')),
         }
     })
 }

@@ -375,10 +375,18 @@ fn a_cgroup_that_v1_has_frozen_is_frozen() {
         return;
     }
     let cgroup = place.locate("").create(&Resources::default()).unwrap();
-    let _sleeper = Sleeper::inside(&cgroup);
+    let sleeper = Sleeper::inside(&cgroup);
     let freezer = v1_directory(cgroup.location(), "freezer");
     std::fs::write(freezer.join("freezer.state"), "FROZEN").unwrap();
     assert!(cgroup.is_frozen().unwrap());
+    let end = std::time::Instant::now() + LONG;
+    while value(&freezer, "freezer.state") != "FROZEN" {
+        assert!(std::time::Instant::now() < end);
+        std::thread::yield_now();
+    }
+    // By which an error tells those that did not freeze.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.pid())).unwrap();
+    assert!(stat.contains(") D "), "{stat}");
     cgroup.resume(LONG).unwrap();
     assert!(!cgroup.is_frozen().unwrap());
     assert_eq!(value(&freezer, "freezer.state"), "THAWED");

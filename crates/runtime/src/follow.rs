@@ -477,6 +477,10 @@ impl Follow {
             one.process = Some(process);
             let this_boot = record.boot_id == crate::boot_id()?;
             one.pidfd = if this_boot { wait::hold(&process)? } else { None };
+            if !fresh && one.pidfd.as_ref().is_some_and(has_ended) {
+                // Its end was before; that nobody has reaped it yet is no news.
+                one.pidfd = None;
+            }
             if one.pidfd.is_some() {
                 one.cgroup = match record.cgroup.open().watch(fresh && !record.cgroup.reused) {
                     Err(error) if error.is_exhausted() => return Err(blind(&id, cgroup::error(error))),
@@ -624,9 +628,7 @@ impl Follow {
             if !one.gone && one.directory.is_removed()? {
                 one.gone = true;
                 // delete has waited for it.
-                let ended =
-                    |pidfd: &OwnedFd| coracle_sys::fd::wait_readable(pidfd.as_raw_fd(), Some(0)) == Ok(true);
-                one.ended |= one.process.is_some() && one.pidfd.as_ref().is_none_or(ended);
+                one.ended |= one.process.is_some() && one.pidfd.as_ref().is_none_or(has_ended);
                 removed.push(*serial);
             }
         }
@@ -708,6 +710,10 @@ impl Followed {
         }
         Ok(Some(self.directory.member(START_SOCKET).symlink_metadata().is_err()))
     }
+}
+
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    coracle_sys::fd::wait_readable(pidfd.as_raw_fd(), Some(0)) == Ok(true)
 }
 
 /// Is it still init? Of a process that is not reaped; execve(2) has given it another name.
