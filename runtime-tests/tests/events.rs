@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 fn case() -> Case {
     any().differs("crun", "it has no events")
@@ -613,5 +614,61 @@ fn a_follower_that_sleeps_or_dies_is_nobodys_concern() {
         drop(lines);
         assert_eq!(c.status(), "running");
         c.verb(&["delete", "--force"]).ok();
+    });
+}
+
+/// With however few descriptors: it tells all that it always tells, or ends and says why.
+#[test]
+fn a_follower_without_room_does_not_go_on_blind() {
+    let cgroup2 = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .any(|root| Path::new(root).join("cgroup.procs").exists());
+    run_case(oar_only("--follow").needs(cgroup2, "cgroup2"), |t| {
+        let (mut told, mut ended) = (0, 0);
+        for limit in 8..32 {
+            let limit = format!("ulimit -n {limit} && exec \"$@\"");
+            let follow = t.rt(&["events", "--follow"]).wrap(&["sh", "-c", &limit, "sh"]).deadline(60).spawn();
+            let lines = Lines { test: t, running: Some(follow) };
+            let stat = format!("/proc/{}/stat", lines.running().pid());
+            let until = |name: &str| {
+                let deadline = Instant::now() + Duration::from_secs(60);
+                loop {
+                    // In this order: it may write and end.
+                    let over = fs::read_to_string(&stat).unwrap().contains(") Z ");
+                    let found = lines.all().iter().any(|line| line["type"] == name);
+                    if found || over {
+                        return found;
+                    }
+                    assert!(
+                        Instant::now() < deadline,
+                        "{limit}: neither {name} nor an end: {:?}",
+                        lines.all()
+                    );
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            };
+            let mut seen = until("following");
+            if seen {
+                let c = t.create(&t.bundle());
+                let freeze = c.cgroups().unified().join("cgroup.freeze");
+                fs::write(&freeze, "1").unwrap();
+                seen = until("frozen");
+                fs::write(&freeze, "0").unwrap();
+                c.kill("KILL").ok();
+                c.wait();
+                c.verb(&["delete"]).ok();
+                seen = seen && until("deleted");
+            }
+            match seen {
+                true => told += 1,
+                false => {
+                    ended += 1;
+                    let mut lines = lines;
+                    let out = lines.running.take().unwrap().wait();
+                    out.clean_error().says("too many open files");
+                }
+            }
+        }
+        assert!(told > 0 && ended > 0, "{told} and {ended}");
     });
 }

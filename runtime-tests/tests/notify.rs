@@ -60,6 +60,13 @@ impl Supervisor {
         fds
     }
 
+    /// In the first datagram, whatever else is in it.
+    #[track_caller]
+    fn hears_ready(&self) {
+        let (told, _) = self.next();
+        assert!(told.lines().any(|line| line == "READY=1"), "{told:?}");
+    }
+
     /// Reads on, whatever comes, until this is dropped: each runtime has its own way to go on after READY.
     fn keep_reading(self) -> Reading {
         let socket = self.socket.try_clone().unwrap();
@@ -70,7 +77,9 @@ impl Supervisor {
 
     fn heard_nothing_more(&self) -> bool {
         self.socket.set_nonblocking(true).unwrap();
-        self.socket.recv(&mut [0; 100]).is_err()
+        let nothing = self.socket.recv(&mut [0; 100]).is_err();
+        self.socket.set_nonblocking(false).unwrap();
+        nothing
     }
 }
 
@@ -129,7 +138,7 @@ fn ready_ends_the_wait_of_a_detached_run() {
         let _gate = Gate::new(&b);
         let run = supervisor.told(t.run_with(&b, &["--detach"])).spawn();
         // What comes with it, and in how many datagrams, is each runtime's own.
-        assert!(supervisor.next().0.starts_with("READY=1"));
+        supervisor.hears_ready();
         let _reading = supervisor.keep_reading();
         run.wait().ok();
     });
@@ -158,7 +167,7 @@ fn a_detached_run_returns_when_the_supervisor_knows() {
         let c = t.container(id, &b, t.rt(&["list"]).run());
         assert_eq!(
             (told.as_str(), c.status().as_str()),
-            (&*format!("READY=1\nMAINPID={}", c.pid), "running")
+            (&*format!("MAINPID={}\nREADY=1", c.pid), "running")
         );
         assert!(supervisor.heard_nothing_more());
     });
@@ -173,7 +182,7 @@ fn ready_ends_the_wait_of_start() {
         let (id, creation) = t.creation(&b, &[]);
         let c = t.container(id, &b, supervisor.told(creation).run());
         let start = supervisor.told(t.rt(&["start", &c.id])).spawn();
-        assert!(supervisor.next().0.starts_with("READY=1"));
+        supervisor.hears_ready();
         let _reading = supervisor.keep_reading();
         start.wait().ok();
         assert_eq!(c.status(), "running");
@@ -189,7 +198,7 @@ fn start_tells_whose_readiness_it_is() {
         let (id, creation) = t.creation(&b, &[]);
         let c = t.container(id, &b, supervisor.told(creation).run());
         let start = supervisor.told(t.rt(&["start", &c.id])).spawn();
-        supervisor.hears(&format!("READY=1\nSTATUS=up\nMAINPID={}", c.pid));
+        supervisor.hears(&format!("MAINPID={}\nREADY=1\nSTATUS=up", c.pid));
         drop(supervisor.hears("BARRIER=1"));
         start.wait().ok();
         // Nobody listens any more.
@@ -215,7 +224,7 @@ fn everything_is_passed_on_in_the_foreground() {
         words.extend(["barrier", "send", "STOPPING=1", "exit", "7"]);
         let run = supervisor.told(t.run_with(&service(t, &words), &[])).spawn();
         // It stands for the container's first process: it has its signals and its exit status.
-        supervisor.hears(&format!("READY=1\nMAINPID={}", run.pid()));
+        supervisor.hears(&format!("MAINPID={}\nREADY=1", run.pid()));
         for line in lines {
             assert!(supervisor.hears(&line.replace(';', "\n")).is_empty());
         }
@@ -249,6 +258,42 @@ fn main_pid_is_translated_or_left_out() {
         let command = fs::read_to_string(format!("/proc/{}/cmdline", pid_of(&told))).unwrap();
         assert_eq!(command, "/bin/sleep\x001000\0");
         gate.open();
+        run.wait().ok();
+    });
+}
+
+/// systemd ends lines at a carriage return too, drops backslashes, and a line end after one is none for it.
+#[test]
+fn a_mainpid_cannot_be_smuggled() {
+    run_case(oar_only("runc and crun pass on READY alone"), |t| {
+        let supervisor = Supervisor::new(t);
+        let words = [
+            ["send", "STATUS=1\rMAINPID=77777"],
+            ["send", "M\\AINPID=77777"],
+            ["send", "STATUS=2;MAINPID\\=77777\rMAINPID=\\77777;MAINPIDF\\D=1"],
+            ["send", "STATUS=it's \\;MAINPID=1"],
+            ["send", "READY=1\rSTATUS=up\\"],
+        ];
+        let last =
+            ["store", "BARRIER=1;MAINPID=1\rMAINPID=77777", "/etc/passwd", "wait", "/gate", "exit", "0"];
+        let b = service(t, &[&words.concat()[..], &last].concat());
+        let mut gate = Gate::new(&b);
+        let run = supervisor.told(t.run_with(&b, &[])).spawn();
+        supervisor.hears("STATUS=1");
+        supervisor.hears("STATUS=2");
+        supervisor.hears(&format!("MAINPID={}\nSTATUS=it s  ", run.pid()));
+        supervisor.hears(&format!("MAINPID={}\nREADY=1\nSTATUS=up ", run.pid()));
+        assert_eq!(supervisor.hears("BARRIER=1").len(), 1);
+        gate.open();
+        run.wait().ok();
+        assert!(supervisor.heard_nothing_more());
+
+        // Detached, the command returns: what the supervisor takes for READY is seen here too.
+        let b = service(t, &[&["send", "STATUS=x\\\rREADY=1"][..], &ENDLESS].concat());
+        let _gate = Gate::new(&b);
+        let run = supervisor.told(t.run_with(&b, &["--detach"])).spawn();
+        supervisor.hears_ready();
+        drop(supervisor.hears("BARRIER=1"));
         run.wait().ok();
     });
 }
@@ -322,7 +367,7 @@ fn ready_is_heard(t: &Test, change: fn(&mut Bundle) -> &mut Bundle) {
     let _gate = Gate::new(&b);
     change(&mut b);
     let run = supervisor.told(t.run_with(&b, &["--detach"])).spawn();
-    assert!(supervisor.next().0.starts_with("READY=1"));
+    supervisor.hears_ready();
     let _reading = supervisor.keep_reading();
     run.wait().ok();
 }
@@ -357,7 +402,7 @@ fn an_abstract_socket() {
         let b = service(t, &[&["send", "READY=1"][..], &ENDLESS].concat());
         let _gate = Gate::new(&b);
         let run = supervisor.told(t.run_with(&b, &["--detach"])).spawn();
-        assert!(supervisor.next().0.starts_with("READY=1"));
+        supervisor.hears_ready();
         let _reading = supervisor.keep_reading();
         run.wait().ok();
     });

@@ -5,7 +5,9 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{Bundle, Container, Test, any, has_controller, json, oar_only, pure_v2, run_case, v1};
+use runtime_tests::{
+    Bundle, Container, Running, Test, any, has_controller, json, oar_only, pure_v2, run_case, v1,
+};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -205,6 +207,41 @@ fn what_does_not_freeze_is_named_and_goes_on() {
         assert_eq!(c.status(), "running");
         fs::write(nested.join("freezer.state"), "THAWED").unwrap();
         c.verb(&["pause"]).ok();
+        c.verb(&["delete", "--force"]).ok();
+    });
+}
+
+/// A pause that waits, since v1 holds the process.
+fn waiting_pause(t: &Test, c: &Container<'_>) -> Running {
+    let nested = c.cgroups().dir("freezer").join("nested");
+    fs::create_dir(&nested).unwrap();
+    fs::write(nested.join("cgroup.procs"), c.pid.to_string()).unwrap();
+    fs::write(nested.join("freezer.state"), "FROZEN").unwrap();
+    let pause = t.rt(&["pause", &c.id]).spawn();
+    let unified = c.cgroups().unified().to_owned();
+    t.wait_for(&unified, || fs::read_to_string(unified.join("cgroup.freeze")).unwrap() == "1\n");
+    pause
+}
+
+#[test]
+fn a_kill_ends_a_pause_that_waits() {
+    run_case(oar_only("kill takes no lock").needs(hybrid(), "a hybrid host"), |t| {
+        let c = started(t, WAIT);
+        let pause = waiting_pause(t, &c);
+        c.kill("KILL").ok();
+        pause.wait().clean_error().says("container not running");
+        assert_eq!(c.wait(), 137);
+        c.verb(&["delete"]).ok();
+    });
+}
+
+#[test]
+fn a_thaw_by_others_ends_a_pause_that_waits() {
+    run_case(oar_only("the error tells of it").needs(hybrid(), "a hybrid host"), |t| {
+        let c = started(t, WAIT);
+        let pause = waiting_pause(t, &c);
+        fs::write(c.cgroups().unified().join("cgroup.freeze"), "0").unwrap();
+        pause.wait().clean_error().says("was thawed by somebody else meanwhile");
         c.verb(&["delete", "--force"]).ok();
     });
 }

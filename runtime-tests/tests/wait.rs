@@ -18,15 +18,17 @@ fn begin(t: &Test, c: &Container<'_>, flags: &[&str]) -> Running {
     running
 }
 
+/// Does it have a descriptor of this kind?
+fn holds(running: &Running, kind: &str) -> bool {
+    let entries = fs::read_dir(format!("/proc/{}/fd", running.pid())).into_iter().flatten().flatten();
+    let mut targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.any(|target| target.to_string_lossy().contains(kind))
+}
+
 /// From here on it cannot miss the end. No event tells of a descriptor of another process.
 fn until_it_holds_a_process(running: &Running) {
-    let holds = || {
-        let entries = fs::read_dir(format!("/proc/{}/fd", running.pid())).into_iter().flatten().flatten();
-        let mut targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
-        targets.any(|target| target.to_string_lossy().contains("pidfd"))
-    };
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
+    while !holds(running, "pidfd") {
         assert!(Instant::now() < deadline, "no pidfd: {}", running.stdout());
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -56,6 +58,22 @@ fn everybody_hears_how_it_ended() {
         assert_eq!(line, json!({"id": c.id, "code": 42, "signal": null, "status": 42}));
         // Reaped by its parent last: before Linux 6.15 it is known only until then.
         assert_eq!(c.wait(), 42);
+    });
+}
+
+/// Of which a user has 128 by default: as many waits would leave none to anybody.
+#[test]
+fn a_wait_takes_no_inotify_instance() {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    run_case(case().needs(version >= (6, 15), "a kernel that keeps exit statuses"), |t| {
+        let c = t.create(&t.bundle());
+        let waiter = begin(t, &c, &[]);
+        assert!(!holds(&waiter, "inotify"));
+        c.kill("KILL").ok();
+        assert_eq!(waiter.wait().ok(), "137\n");
+        assert_eq!(c.wait(), 137);
     });
 }
 

@@ -27,6 +27,9 @@ pub enum Error {
     /// After the deadline some processes still run, or sleep where the kernel cannot stop them. It was thawed again.
     #[error("cgroup {} does not freeze{}", .path.display(), List(.pids))]
     Unfrozen { path: PathBuf, pids: Vec<i32> },
+    /// Somebody else has let it go before all of it was frozen.
+    #[error("cgroup {} was thawed by somebody else meanwhile", .path.display())]
+    Thawed { path: PathBuf },
     /// Processes are left after the deadline, or a cgroup cannot be removed although none shows.
     #[error("cgroup {} is still in use{}: device or resource busy", .path.display(), List(.pids))]
     Busy { path: PathBuf, pids: Vec<i32> },
@@ -50,6 +53,16 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>, path: impl Into<PathBuf>, errno: Errno) -> Error {
         Error::Io { what: what.into(), path: path.into(), errno }
     }
+
+    /// See [`is_exhausted`].
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self, Error::Io { errno, .. } if is_exhausted(*errno))
+    }
+}
+
+/// The kernel has no room for one more: descriptors, inotify watches, memory. It says nothing of what was asked for.
+pub fn is_exhausted(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOSPC | Errno::ENOMEM)
 }
 
 /// ` (processes 12, 13)`, at most eight of them; nothing for an empty list.

@@ -17,9 +17,20 @@ use crate::tree::{self, Visit};
 /// So many looks at a v1 freezer, and then everything may run for a moment: what held it up may be over then.
 const LOOKS: u32 = 25;
 
+/// How often to look whether somebody has thawed what is still being frozen: cgroup2 tells that to nobody.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// How a freeze came out.
+enum Outcome {
+    Frozen,
+    /// Somebody else wants it to run: a kill, or whoever has the cgroup.
+    Thawed,
+    Late,
+}
+
 impl Cgroup {
-    /// Freezes all processes in it and its sub-cgroups, and waits until all of them are. Errors: [`Error::Inside`];
-    /// [`Error::Unfrozen`] after `deadline`.
+    /// Freezes all processes in it and its sub-cgroups, and waits until all of them are, or none is left. Errors:
+    /// [`Error::Inside`]; [`Error::Thawed`] by somebody else meanwhile; [`Error::Unfrozen`] after `deadline`.
     pub fn freeze(&self, deadline: Duration) -> Result<(), Error> {
         let freezer = self.unified().or(self.v1_freezer());
         let Some(tree) = freezer else {
@@ -39,8 +50,9 @@ impl Cgroup {
         let end = Instant::now() + deadline;
         let frozen = if tree.unified() { freeze_v2(tree, end) } else { freeze_v1(tree, end) };
         let error = match frozen {
-            Ok(true) => return Ok(()),
-            Ok(false) => Error::Unfrozen { path: path(), pids: still_running(tree) },
+            Ok(Outcome::Frozen) => return Ok(()),
+            Ok(Outcome::Thawed) => return Err(Error::Thawed { path: path() }),
+            Ok(Outcome::Late) => Error::Unfrozen { path: path(), pids: still_running(tree) },
             Err(error) => error,
         };
         // Only what was done here is undone: a sub-cgroup may be frozen on its own.
@@ -113,32 +125,49 @@ fn is_frozen_v1(tree: &Tree) -> Result<bool, Error> {
     Ok(tree.read_if_there("freezer.state")?.is_some_and(|state| !matches!(state.trim(), "THAWED" | "")))
 }
 
-/// True once all are frozen, false at `end`.
-fn freeze_v2(tree: &Tree, end: Instant) -> Result<bool, Error> {
+fn freeze_v2(tree: &Tree, end: Instant) -> Result<Outcome, Error> {
     tree.write_if_there("cgroup.freeze", "1")?;
-    tree.wait_event(end, &|events| tree::keyed(events, "frozen") == Some(1))
+    let over = |events: &str| {
+        tree::keyed(events, "frozen") == Some(1) || tree::keyed(events, "populated") == Some(0)
+    };
+    loop {
+        let glance = end.min(Instant::now() + GLANCE);
+        if tree.wait_event(glance, &over)? {
+            return Ok(Outcome::Frozen);
+        }
+        if tree.read_if_there("cgroup.freeze")?.is_some_and(|asked| asked.trim() != "1") {
+            return Ok(Outcome::Thawed);
+        }
+        if Instant::now() >= end {
+            return Ok(Outcome::Late);
+        }
+    }
 }
 
-/// The same. This freezer tells nothing: each read of its state looks at all processes. One that forks, or waits for
-/// another that is frozen already, can keep it at FREEZING; so it is asked again each time.
-fn freeze_v1(tree: &Tree, end: Instant) -> Result<bool, Error> {
+/// This freezer tells nothing: each read of its state looks at all processes. One that forks, or waits for another that
+/// is frozen already, can keep it at FREEZING; so it is asked again each time.
+fn freeze_v1(tree: &Tree, end: Instant) -> Result<Outcome, Error> {
     let mut pause = Pause::new();
     for look in 1_u32.. {
         tree.write_if_there("freezer.state", "FROZEN")?;
         match tree.read_if_there("freezer.state")? {
-            None => return Ok(true),
-            Some(state) if state.trim() == "FROZEN" => return Ok(true),
+            None => return Ok(Outcome::Frozen),
+            Some(state) if state.trim() == "FROZEN" => return Ok(Outcome::Frozen),
             Some(_) => {}
         }
         if Instant::now() >= end {
             break;
         }
-        if look % LOOKS == 0 {
+        let own_thaw = look % LOOKS == 0;
+        if own_thaw {
             tree.write_if_there("freezer.state", "THAWED")?;
         }
         pause.take(end);
+        if !own_thaw && tree.read_if_there("freezer.state")?.is_some_and(|state| state.trim() == "THAWED") {
+            return Ok(Outcome::Thawed);
+        }
     }
-    Ok(false)
+    Ok(Outcome::Late)
 }
 
 /// Those that did not freeze, as far as /proc tells; else all.

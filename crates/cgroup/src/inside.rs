@@ -82,12 +82,22 @@ impl Cgroup {
     }
 }
 
-impl Apart<'_> {
+impl<'a> Apart<'a> {
     /// And cgroup2.
     pub fn with_unified(mut self) -> Self {
         let unified = self.cgroup.trees.iter().position(Tree::unified);
         self.trees.extend(unified.filter(|index| !self.trees.contains(index)));
         self
+    }
+
+    /// The hierarchies in which the number of processes is limited, taken out of the rest.
+    pub fn split_off_pids(&mut self) -> Apart<'a> {
+        let cgroup = self.cgroup;
+        let counts =
+            |index: &usize| cgroup.trees.get(*index).is_some_and(|tree| tree.unified() || tree.has("pids"));
+        let (counted, rest) = self.trees.iter().partition(|index| counts(index));
+        self.trees = rest;
+        Apart { cgroup, trees: counted }
     }
 
     /// Moves the process in. Limits on how many may be there do not hold it up.

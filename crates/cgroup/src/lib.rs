@@ -74,7 +74,7 @@ mod watch;
 
 pub use cgroup::{Cgroup, Ownership};
 pub use enter::Entered;
-pub use error::Error;
+pub use error::{Error, is_exhausted};
 pub use host::host;
 pub use inside::{Apart, Inside};
 pub use limits::Changed;

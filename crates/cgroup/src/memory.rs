@@ -2,12 +2,12 @@
 //! A smaller `memory.max` for a cgroup2 that is in use, without a kill.
 //!
 //! Never writes a maximum that is below what is in use: the kernel would reclaim, and then kill (cgroup-v2.rst
-//! "memory.max"). `memory.high`, which only reclaims and slows down, goes first and is put back. v1 needs none of this:
-//! its kernel code refuses what it cannot reclaim.
+//! "memory.max"). So it is asked to reclaim first. v1 needs none of this: its kernel code refuses what it cannot reclaim.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use crate::cgroup::Tree;
@@ -36,46 +36,56 @@ pub(crate) fn set_maximum(
     let Some(asked) = asked.filter(|asked| bytes(&now).is_none_or(|now| *asked < now)) else {
         return Ok(tree::write_open(maximum, value));
     };
-    let high = tree::open_file(tree.existing()?, "memory.high", OFlag::O_RDWR)
-        .map_err(|errno| failed("open", "memory.high", errno))?;
-    let before = tree::read_open(high.as_fd()).map_err(|errno| failed("read", "memory.high", errno))?;
-    let lowers = bytes(&before).is_none_or(|before| asked < before);
-    if lowers {
-        // From here on those who take more are slowed down, so that what is read below still holds a moment later.
-        tree::write_open(high.as_fd(), &asked.to_string())
-            .map_err(|errno| failed("set", "memory.high", errno))?;
-    }
-    let result = reclaim(tree, asked).and_then(|used| match used <= asked {
+    let used = match reclaim(tree, asked)? {
+        Some(used) => used,
+        None => squeeze(tree, asked)?,
+    };
+    // Who takes more between here and there meets the new limit as after it.
+    match used <= asked {
         true => Ok(tree::write_open(maximum, value)),
         false => Err(Error::InUse { limit: limit.to_string(), asked, used }),
-    });
-    if lowers {
-        tree::write_open(high.as_fd(), before.trim())
-            .map_err(|errno| failed("write back", "memory.high", errno))?;
     }
-    result
 }
 
-/// Bytes in use after the kernel has tried to make it no more than `wanted`.
-fn reclaim(tree: &Tree, wanted: i64) -> Result<i64, Error> {
-    let used = || {
-        let text = tree.read_if_there("memory.current")?.unwrap_or_default();
-        Ok(text.trim().parse::<i64>().unwrap_or(0))
-    };
-    let mut now = used()?;
+fn in_use(tree: &Tree) -> Result<i64, Error> {
+    let text = tree.read_if_there("memory.current")?.unwrap_or_default();
+    Ok(text.trim().parse().unwrap_or(0))
+}
+
+/// Bytes in use after the kernel has tried to make it no more than `wanted`; `None` before Linux 5.19.
+fn reclaim(tree: &Tree, wanted: i64) -> Result<Option<i64>, Error> {
+    let mut now = in_use(tree)?;
     for _ in 0..REQUESTS {
         if now <= wanted {
             break;
         }
-        // Linux 5.19. An older kernel has only tried with memory.high; EAGAIN says that less was found.
-        tree::write(tree.existing()?, "memory.reclaim", &(now - wanted).to_string()).ok(); // see above
+        // EAGAIN says that less was found.
+        let asked = tree::write(tree.existing()?, "memory.reclaim", &(now - wanted).to_string());
+        if asked == Err(Errno::ENOENT) {
+            return Ok(None);
+        }
         let before = now;
-        now = used()?;
+        now = in_use(tree)?;
         if now >= before {
             break;
         }
     }
-    Ok(now)
+    Ok(Some(now))
+}
+
+/// The same for an older kernel: a smaller `memory.high` has it reclaim. Not undone if the caller is killed meanwhile.
+fn squeeze(tree: &Tree, wanted: i64) -> Result<i64, Error> {
+    let failed = |what: &str, errno| Error::io(what, tree.directory.path.join("memory.high"), errno);
+    let high = tree::open_file(tree.existing()?, "memory.high", OFlag::O_RDWR)
+        .map_err(|errno| failed("open", errno))?;
+    let before = tree::read_open(high.as_fd()).map_err(|errno| failed("read", errno))?;
+    if bytes(&before).is_some_and(|before| before <= wanted) {
+        return in_use(tree);
+    }
+    tree::write_open(high.as_fd(), &wanted.to_string()).map_err(|errno| failed("set", errno))?;
+    let used = in_use(tree);
+    tree::write_open(high.as_fd(), before.trim()).map_err(|errno| failed("write back", errno))?;
+    used
 }
 
 /// As the kernel reads it (memparse()); None for `max` and what is no number.

@@ -992,12 +992,16 @@ mod tests {
             assert_eq!((body.string(), body.u32()), (Some("a.scope"), Some(1)));
             server.answer("", |_| {});
             server.expect("Get");
+            text(server, "252.38-1~deb12u1");
+            server.expect("Get");
             server.answer("v", |w| {
                 w.signature("t");
                 w.fixed(&0u64.to_le_bytes());
             });
             server.expect("SetUnitProperties");
             server.answer("", |_| {});
+            server.expect("Get");
+            text(server, "252.38-1~deb12u1");
             server.expect("Get");
             server.answer("v", |w| {
                 w.signature("t");

@@ -2,7 +2,7 @@
 //! What the kernel tells of a cgroup by itself: memory that ran out, limits that were hit, the freezer, pressure.
 //!
 //! Never writes a limit and never waits: whoever has the descriptors waits on them, then reads here what is new. A file that
-//! the host does not have, or that may not be opened, tells nothing.
+//! the host does not have, or that may not be opened, tells nothing; one that there is no room for is an error.
 //!
 //! | file | woken by | of |
 //! |---|---|---|
@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::cgroup::Cgroup;
-use crate::error::Error;
+use crate::error::{Error, is_exhausted};
 use crate::stats;
 use crate::tree;
 
@@ -81,29 +81,30 @@ struct Trigger {
 }
 
 impl Cgroup {
-    /// `fresh`: what was counted before this call is news too.
+    /// `fresh`: what was counted before this call is news too. Errors: also when there is no room for one more descriptor.
     pub fn watch(&self, fresh: bool) -> Result<Watch, Error> {
         let mut watch = Watch { files: Vec::new(), oom: None, pressure: Vec::new() };
         if let Some(group) =
             self.trees.first().filter(|tree| tree.unified()).map(|tree| tree.group()).transpose()?.flatten()
         {
-            watch.add(group, "cgroup.events", true, CGROUP_EVENTS, fresh);
-            watch.pressure =
-                ["cpu", "io", "memory"].into_iter().filter_map(|name| Trigger::arm(group, name)).collect();
+            watch.add(group, "cgroup.events", true, CGROUP_EVENTS, fresh)?;
+            for resource in ["cpu", "io", "memory"] {
+                watch.pressure.extend(there(Trigger::arm(group, resource), group)?.flatten());
+            }
         }
         if let Some(group) = self.home("pids").map(|tree| tree.group()).transpose()?.flatten() {
-            watch.add(group, "pids.events", true, PIDS_EVENTS, fresh);
+            watch.add(group, "pids.events", true, PIDS_EVENTS, fresh)?;
         }
         if let Some(tree) = self.home("memory")
             && let Some(group) = tree.group()?
         {
             if tree.unified() {
-                watch.add(group, "memory.events", true, MEMORY_EVENTS, fresh);
-                watch.add(group, "memory.events.local", true, MEMORY_EVENTS_LOCAL, fresh);
-                watch.add(group, "memory.swap.events", true, SWAP_EVENTS, fresh);
+                watch.add(group, "memory.events", true, MEMORY_EVENTS, fresh)?;
+                watch.add(group, "memory.events.local", true, MEMORY_EVENTS_LOCAL, fresh)?;
+                watch.add(group, "memory.swap.events", true, SWAP_EVENTS, fresh)?;
             } else {
-                watch.oom = notify_of_oom(group);
-                watch.add(group, "memory.oom_control", false, OOM_CONTROL, fresh);
+                watch.oom = there(notify_of_oom(group), group)?;
+                watch.add(group, "memory.oom_control", false, OOM_CONTROL, fresh)?;
             }
         }
         Ok(watch)
@@ -111,13 +112,22 @@ impl Cgroup {
 }
 
 impl Watch {
-    fn add(&mut self, group: BorrowedFd<'_>, name: &str, notifies: bool, keys: &'static [Key], fresh: bool) {
-        let Ok(file) = tree::open_file(group, name, OFlag::O_RDONLY) else { return };
+    fn add(
+        &mut self,
+        group: BorrowedFd<'_>,
+        name: &str,
+        notifies: bool,
+        keys: &'static [Key],
+        fresh: bool,
+    ) -> Result<(), Error> {
+        let file = there(tree::open_file(group, name, OFlag::O_RDONLY), group)?;
+        let Some(file) = file else { return Ok(()) };
         let last = match tree::read_open(file.as_fd()) {
             Ok(text) if !fresh => keys.iter().map(|(key, _)| tree::keyed(&text, key).unwrap_or(0)).collect(),
             _ => vec![0; keys.len()],
         };
         self.files.push(File { file, notifies, keys, last });
+        Ok(())
     }
 
     /// Paths for inotify_add_watch(2), as long as this lives.
@@ -174,22 +184,35 @@ impl Watch {
 }
 
 impl Trigger {
-    fn arm(group: BorrowedFd<'_>, resource: &'static str) -> Option<Trigger> {
-        let file = tree::open_file(group, &format!("{resource}.pressure"), OFlag::O_RDWR | OFlag::O_NONBLOCK)
-            .ok()?;
-        let total = stats::pressure(&tree::read_open(file.as_fd()).ok()?)?.some.total;
-        tree::write_open(file.as_fd(), &format!("some {STALL} {WINDOW}")).ok()?;
-        Some(Trigger { resource, file, total })
+    /// None: a file that is not as expected.
+    fn arm(group: BorrowedFd<'_>, resource: &'static str) -> nix::Result<Option<Trigger>> {
+        let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK;
+        let file = tree::open_file(group, &format!("{resource}.pressure"), flags)?;
+        let Some(pressure) = stats::pressure(&tree::read_open(file.as_fd())?) else { return Ok(None) };
+        tree::write_open(file.as_fd(), &format!("some {STALL} {WINDOW}"))?;
+        Ok(Some(Trigger { resource, file, total: pressure.some.total }))
     }
 }
 
 /// Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control".
-fn notify_of_oom(group: BorrowedFd<'_>) -> Option<EventFd> {
-    let control = tree::open_file(group, "memory.oom_control", OFlag::O_RDONLY).ok()?;
-    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
+fn notify_of_oom(group: BorrowedFd<'_>) -> nix::Result<EventFd> {
+    let control = tree::open_file(group, "memory.oom_control", OFlag::O_RDONLY)?;
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
     let line = format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd());
-    tree::write(group, "cgroup.event_control", &line).ok()?;
-    Some(event)
+    tree::write(group, "cgroup.event_control", &line)?;
+    Ok(event)
+}
+
+/// None: this host does not have it, or not for this caller.
+fn there<T>(result: nix::Result<T>, group: BorrowedFd<'_>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(it) => Ok(Some(it)),
+        Err(errno) if is_exhausted(errno) => {
+            let path = std::fs::read_link(tree::proc_path(group)).unwrap_or_default();
+            Err(Error::io("watch cgroup", path, errno))
+        }
+        Err(_) => Ok(None),
+    }
 }
 
 fn compare(text: &str, keys: &[Key], last: &mut [u64], news: &mut Vec<(Happened, u64)>) {

@@ -111,6 +111,7 @@ pub(crate) enum Name {
     Events,
     Spec,
     Features,
+    Doctor,
     Help,
     Man,
 }
@@ -619,6 +620,19 @@ pub(crate) static VERBS: &[Verb] = &[
         flags: &[HELP],
         doc: "print what this runtime can do, as JSON of the specification's features document",
         detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::Doctor,
+        word: "doctor",
+        positional: Positional::None,
+        flags: &[
+            &[switch("json", |o, v| o.json = v, "print an array of objects: name, status, detail, mend")],
+            HELP,
+        ],
+        doc: "check whether this host can run containers, as root and as an ordinary user",
+        detail: "Each line is ok, missing or note; below what is missing is what to run or set. Nothing is changed. Exits \
+                 with 0 when containers of the caller can run, with 1 otherwise.",
         hidden: false,
     },
     Verb {

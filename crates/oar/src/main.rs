@@ -4,6 +4,7 @@
 //! Arguments come in; stdout, one line on stderr, the log and an exit status go out.
 
 mod descriptors;
+mod doctor;
 mod events;
 mod exec;
 mod flags;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             | Action::Events(_)
             | Action::Wait(_)
             | Action::Features
+            | Action::Doctor
             | Action::Version)
     );
     let log = match Log::open(options.log.as_deref(), options.json_log, options.debug, silent) {

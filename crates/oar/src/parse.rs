@@ -54,6 +54,7 @@ pub(crate) enum Action {
     Events(Option<Id>),
     Spec,
     Features,
+    Doctor,
 }
 
 impl std::fmt::Debug for Action {
@@ -80,6 +81,7 @@ impl std::fmt::Debug for Action {
             Action::Events(Some(id)) => write!(f, "events {}", id.as_str()),
             Action::Spec => f.write_str("spec"),
             Action::Features => f.write_str("features"),
+            Action::Doctor => f.write_str("doctor"),
         }
     }
 }
@@ -181,6 +183,7 @@ fn command(
         Name::Events => Action::Events(Some(id()?)),
         Name::Spec => Action::Spec,
         Name::Features => Action::Features,
+        Name::Doctor => Action::Doctor,
         Name::Man => Action::Generate("man".into()),
         Name::Help => match words.next() {
             None => Action::Help(None),
@@ -489,6 +492,7 @@ mod tests {
             ("spec --rootless -b /b", "spec", Options { rootless: true, bundle: path("/b"), ..none() }),
             ("create --dry-run c", "create c", Options { dry_run: true, ..none() }),
             ("features", "features", none()),
+            ("doctor --json", "doctor", Options { json: true, ..none() }),
             // What follows the ID is the command's, whatever it looks like.
             (
                 "exec -t --user 1:2 -e A=b --env C=d -c CAP_A c sh -c --help -- -t",

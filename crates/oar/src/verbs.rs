@@ -17,7 +17,7 @@ use crate::descriptors::{self, Passed};
 use crate::flags::Options;
 use crate::log::Log;
 use crate::parse::Action;
-use crate::{events, exec, generate, help, list, ps, update, wait};
+use crate::{doctor, events, exec, generate, help, list, ps, update, wait};
 
 /// The exit status of this process.
 pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) -> Result<u8> {
@@ -75,6 +75,8 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         Action::Events(id) => events::events(&open()?, id.as_ref(), options),
         Action::Spec => write_spec(options).map(|()| 0),
         Action::Features => print_json(serde_json::to_string_pretty(&coracle_runtime::features())),
+        // Not opened: a root that cannot serve is one of the findings.
+        Action::Doctor => doctor::doctor(options),
     };
     log.debug(&format!("done: {} us", begun.elapsed().as_micros()));
     status
@@ -181,7 +183,7 @@ fn incomplete(path: &Path, file: File, error: std::io::Error) -> Error {
     }
 }
 
-fn print_json(text: serde_json::Result<String>) -> Result<u8> {
+pub(crate) fn print_json(text: serde_json::Result<String>) -> Result<u8> {
     print_line(&text.map_err(unprintable)?)
 }
 

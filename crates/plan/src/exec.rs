@@ -134,10 +134,11 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
     steps.push(ending.identity);
     steps.push(ending.find);
     // Where others may look at it, as little as can be is done and allowed; but a filter may forbid the copy.
+    let traceable = may_be_traced(&namespaces, own, &process);
     let forbidden =
         matches!(&filter.early, Some(Step { action: Action::Seccomp(filter), .. }) if !filter.allows_fork);
     if forks && forbidden {
-        if !namespaces.user() && may_be_traced(&namespaces, own, &process) {
+        if !namespaces.user() && traceable {
             check.violation(
                 "linux.seccomp",
                 "forbids clone, so that a process for exec would stand among others that may trace it before it has \
@@ -167,7 +168,7 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
         // Its limits stay as they are.
         cgroup: crate::CgroupPlan { resources: Resources::default(), ..cgroup },
         spawn: namespaces.spawn,
-        outside: Outside { seccomp_listener, scheduler, ..ending.outside },
+        outside: Outside { seccomp_listener, scheduler, traceable, ..ending.outside },
         steps,
         hooks: Default::default(),
         terminal,

@@ -443,6 +443,8 @@ pub struct Outside {
     /// exec only: CPUs by number (runtime-spec config.md "execCPUAffinity"): at first, and when it is ready. Empty
     /// leaves them alone.
     pub initial_cpus: Vec<u32>,
+    /// exec only: somebody in the pid namespace may trace the process there, so it must be born with all that holds it.
+    pub traceable: bool,
     /// A scheduler that a fork would take away again (sched(7)): set when the process is ready.
     pub scheduler: Option<Scheduler>,
     pub final_cpus: Vec<u32>,

@@ -60,6 +60,8 @@ pub struct ExecOptions {
 
 /// A process up to the point where it may go.
 struct Ready {
+    /// Of the container's first process.
+    container: OwnedFd,
     claim: Option<Claim>,
     directory: Held,
     record: Record,
@@ -76,7 +78,9 @@ struct Ready {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Parked {
+    /// It is the caller's own while there is none yet.
     process: Process,
+    made: bool,
     late_steps: Vec<Named>,
 }
 
@@ -178,6 +182,9 @@ impl Runtime {
             remove(&directory);
             return Err(Error::new(Code::State, format!("process {name} has ended before it was started")));
         };
+        if !parked.made {
+            return Err(Error::new(Code::State, format!("process {name} is being made")));
+        }
         let init = match status::waiting(&directory, &socket)? {
             Waiting::Yes(init) => init,
             Waiting::Busy => {
@@ -271,11 +278,7 @@ impl Runtime {
             cgroup: if crowded { None } else { inside.clone_fd() },
             time_offsets: &[],
         };
-        // Whatever goes wrong, that it has ended explains it best.
-        let explain = |error: Error| match crate::create::signal(pidfd.as_fd(), 0) {
-            Ok(false) => Error::new(Code::State, "cannot exec in a stopped container: container not running"),
-            _ => error,
-        };
+        let explain = |error: Error| explained(error, &pidfd);
         let spawned =
             launch::spawn(&context, &prepared, &born, &|_| "join the container's namespaces".to_string());
         let mut child = spawned.map_err(explain)?;
@@ -292,15 +295,25 @@ impl Runtime {
             hooks::state_document(&record.id, words, pid, &record.bundle, &record.annotations)
         };
         let proceed = || {
-            let apart = match entered {
+            let mut apart = match entered {
                 Some(entered) if crowded => entered.apart().map_err(cgroup::error)?.with_unified(),
                 Some(entered) => entered.apart().map_err(cgroup::error)?,
                 None => inside.apart(),
             };
-            // Now, while it is of the caller's uid.
-            if let Some(attach) = &by_systemd {
-                attach.attach(child.pid)?;
-            }
+            // Init's copy is born where init is. Only where their number is limited, and nobody in there could make it do
+            // something meanwhile, it follows when it is ready.
+            let late = match &by_systemd {
+                // While it is of the caller's uid; and this user has no v1 cgroups.
+                Some(attach) => {
+                    attach.attach(child.pid)?;
+                    None
+                }
+                None => {
+                    let late = (!paused && !plan.outside.traceable).then(|| apart.split_off_pids());
+                    apart.attach(child.pid).map_err(cgroup::error)?;
+                    late
+                }
+            };
             // From here on it takes as long as the container makes it; pause and delete need not wait for it.
             directory.let_go();
             // Its copy will have these too.
@@ -311,9 +324,7 @@ impl Runtime {
             let heard = launch.until_ready(&mut child, &mut sockets, &state, &mut || {
                 Err(Error::new(Code::System, "init asked for hooks that exec has not"))
             })?;
-            if by_systemd.is_none() {
-                apart.attach(child.pid).map_err(cgroup::error)?;
-            }
+            late.iter().try_for_each(|late| late.attach(child.pid)).map_err(cgroup::error)?;
             if host.raise_rlimits {
                 launch.give_limits(child.pid)?;
             }
@@ -340,7 +351,19 @@ impl Runtime {
         let notes = lines(&plan.notes);
         let warnings = warnings.into_iter().chain(heard.warnings).collect();
         let terminal = heard.terminal;
-        Ok(Ready { claim, directory, record, late_steps, child, control, outcome, terminal, warnings, notes })
+        Ok(Ready {
+            container: pidfd,
+            claim,
+            directory,
+            record,
+            late_steps,
+            child,
+            control,
+            outcome,
+            terminal,
+            warnings,
+            notes,
+        })
     }
 }
 
@@ -360,13 +383,13 @@ impl Ready {
             None => return Err(launch::died(&self.child, Some(&self.record.cgroup.open()))),
         };
         let process = Process { pid: self.child.pid, start_time };
-        let parked = Parked { process, late_steps: self.late_steps.clone() };
+        let parked = Parked { process, made: true, late_steps: self.late_steps.clone() };
         write_parked(&self.directory, name, &parked)?;
         messages::send(self.control.as_fd(), MessageKind::Go)
     }
 
     fn abandon(self, error: Error) -> Error {
-        abandon(&self.child, &self.control, error)
+        explained(abandon(&self.child, &self.control, error), &self.container)
     }
 }
 
@@ -387,6 +410,18 @@ fn abandon(child: &Child, control: &OwnedFd, mut error: Error) -> Error {
         error.message = format!("{}; and clean-up failed: {left}", error.message);
     }
     error
+}
+
+/// What the kernel said, unless the container has ended, which explains it better. It may be about to.
+fn explained(error: Error, container: &OwnedFd) -> Error {
+    const MOMENT: i32 = 50;
+    if !matches!(error.code, Code::System | Code::Step) {
+        return error;
+    }
+    match fd::wait_readable(container.as_raw_fd(), Some(MOMENT)) {
+        Ok(true) => Error::new(Code::State, "cannot exec in a stopped container: container not running"),
+        _ => error,
+    }
 }
 
 struct Planned {
@@ -486,7 +521,7 @@ fn claim(directory: &Held, name: &Id) -> Result<Claim> {
     // Until there is a process, the name is taken by the caller.
     let pid = std::process::id() as i32;
     let start_time = status::stat(pid)?.map_or(0, |(_, start_time)| start_time);
-    let parked = Parked { process: Process { pid, start_time }, late_steps: Vec::new() };
+    let parked = Parked { process: Process { pid, start_time }, made: false, late_steps: Vec::new() };
     write_parked(directory, name, &parked)?;
     let listener = listen_for_start(directory, &socket)?;
     Ok(Claim { listener, files: [directory.member(&file), directory.member(&socket)], keep: false })

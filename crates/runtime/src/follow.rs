@@ -14,9 +14,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
-use coracle_cgroup::{Happened, Watch};
+use coracle_cgroup::{Happened, Watch, is_exhausted};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -27,7 +28,7 @@ use crate::error::{Code, Error, Result};
 use crate::foreground::ExitStatus;
 use crate::record::{Directory, Process, START_SOCKET};
 use crate::wait::{self, Ending};
-use crate::{Id, Runtime, exec, status, time};
+use crate::{Id, Runtime, cgroup, exec, status, time};
 
 /// How often to look again: after 1, 2, then every 4 ms.
 const LOOKS: u32 = 50;
@@ -249,7 +250,8 @@ impl AsFd for Follow {
 }
 
 impl Follow {
-    /// The next event; never waits. None: for now, there is none.
+    /// The next event; never waits. None: for now, there is none. Errors: also when there is no room for what it needs to see
+    /// a container; it does not go on blind.
     #[allow(clippy::should_implement_trait)] // an iterator would end at the first None
     pub fn next(&mut self) -> Result<Option<Event>> {
         while self.pending.is_empty() {
@@ -422,7 +424,7 @@ impl Follow {
         }
         let directory = match Directory::open(&self.runtime.root, id) {
             // Gone again, or no directory.
-            Err(_) if fresh || self.only.is_none() => return Ok(()),
+            Err(error) if fresh || self.only.is_none() => return room_left(error, id),
             other => other?,
         };
         let flags = AddWatchFlags::IN_CREATE
@@ -466,13 +468,20 @@ impl Follow {
         let id = one.id.clone();
         if one.process.is_none() {
             // A record that cannot be read is nobody's news; `list` shows it.
-            let Ok(Some(record)) = one.directory.read() else { return Ok(()) };
+            let record = match one.directory.read() {
+                Ok(Some(record)) => record,
+                Ok(None) => return Ok(()),
+                Err(error) => return room_left(error, &id),
+            };
             let Some(process) = record.process else { return Ok(()) };
             one.process = Some(process);
             let this_boot = record.boot_id == crate::boot_id()?;
             one.pidfd = if this_boot { wait::hold(&process)? } else { None };
             if one.pidfd.is_some() {
-                one.cgroup = record.cgroup.open().watch(fresh && !record.cgroup.reused).ok();
+                one.cgroup = match record.cgroup.open().watch(fresh && !record.cgroup.reused) {
+                    Err(error) if error.is_exhausted() => return Err(blind(&id, cgroup::error(error))),
+                    other => other.ok(),
+                };
             }
             self.tell(&id, What::Created { pid: process.pid });
             self.add_watches(serial)?;
@@ -487,7 +496,7 @@ impl Follow {
         if let Some(process) = one.process
             && !one.started
             && !one.ended
-            && has_executed(&process) == Some(true)
+            && has_executed(&process).map_err(|error| blind(&id, error))? == Some(true)
         {
             one.started = true;
             self.tell(&id, What::Started { pid: process.pid });
@@ -501,8 +510,12 @@ impl Follow {
         let failed = |errno| Error::system("watch a container", errno);
         if let Some(cgroup) = &one.cgroup {
             for path in cgroup.paths() {
-                // A cgroup that is being removed has no news.
-                let Ok(watch) = self.inotify.add_watch(&path, AddWatchFlags::IN_MODIFY) else { continue };
+                let watch = match self.inotify.add_watch(&path, AddWatchFlags::IN_MODIFY) {
+                    Ok(watch) => watch,
+                    Err(errno) if is_exhausted(errno) => return Err(blind(&one.id, failed(errno))),
+                    // A cgroup that is being removed has no news.
+                    Err(_) => continue,
+                };
                 one.watches.push(watch);
                 self.watches.insert(watch, Watched::Cgroup(serial));
             }
@@ -564,7 +577,7 @@ impl Follow {
         let (Some(process), true, false) = (one.process, one.ended, one.exited) else { return Ok(()) };
         let patient = *one.patience.get_or_insert(LOOKS) > 0 && !one.gone;
         // Before the status: it may be reaped in between.
-        let executed = if one.started { Some(true) } else { has_executed(&process) };
+        let executed = if one.started { Some(true) } else { has_executed(&process)? };
         if one.exit.is_none()
             && let Some(pidfd) = &one.pidfd
         {
@@ -698,14 +711,36 @@ impl Followed {
 }
 
 /// Is it still init? Of a process that is not reaped; execve(2) has given it another name.
-fn has_executed(process: &Process) -> Option<bool> {
-    let name = coracle_sys::fd::read_file(format!("/proc/{}/comm", process.pid)).ok()?;
-    match status::stat(process.pid) {
-        Ok(Some((_, start_time))) if start_time == process.start_time => {
+fn has_executed(process: &Process) -> Result<Option<bool>> {
+    let path = format!("/proc/{}/comm", process.pid);
+    let name = match coracle_sys::fd::read_file(&path) {
+        Ok(name) => name,
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(errno) if is_exhausted(errno) => return Err(Error::io(format!("read {path}"), &error)),
+            _ => return Ok(None),
+        },
+    };
+    Ok(match status::stat(process.pid)? {
+        Some((_, start_time)) if start_time == process.start_time => {
             Some(name.trim_ascii_end() != status::INIT_NAME.as_bytes())
         }
         _ => None,
+    })
+}
+
+/// What could not be opened is not there, or nobody's news; unless nothing can be opened any more.
+fn room_left(error: Error, id: &Id) -> Result<()> {
+    match EventFd::new() {
+        Err(errno) if is_exhausted(errno) => Err(blind(id, error)),
+        _ => Ok(()),
     }
+}
+
+/// A follower that would miss something ends.
+fn blind(id: &Id, error: Error) -> Error {
+    error
+        .during(format!("cannot follow container \"{id}\""))
+        .hint("each container takes up to a dozen descriptors (ulimit -n), and inotify watches (fs.inotify.max_user_watches)")
 }
 
 #[cfg(test)]

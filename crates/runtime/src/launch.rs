@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use coracle_cgroup::Cgroup;
 use coracle_plan::{Action, Namespace, Plan, Scheduler};
@@ -27,7 +27,7 @@ use crate::terminal::FdSocket;
 use crate::{errno, lower, messages, namespaces, seccomp, step};
 
 /// The program that becomes every container's first process.
-const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
+pub(crate) const INIT: &[u8] = include_bytes!(env!("CORACLE_INIT"));
 
 /// Descriptors from 3 on that the process is to inherit.
 pub(crate) fn check_preserved(count: u32) -> Result<()> {
@@ -204,6 +204,7 @@ impl Launch<'_> {
         let mut console = self.plan.terminal;
         let mut fork = planned(|action| *action == Action::Fork);
         let mut listener = planned(|action| matches!(action, Action::Seccomp(filter) if filter.notifies));
+        let mut warnings = self.plan.steps.len();
         let once = |expected: &mut bool| std::mem::take(expected);
         loop {
             let heard_of = messages::receive_from(self.control, child.pidfd.number(), self.signals)?;
@@ -243,7 +244,8 @@ impl Launch<'_> {
                         messages::send(self.control, MessageKind::Go)?;
                     }
                 }
-                MessageKind::Warning => {
+                MessageKind::Warning if warnings > 0 => {
+                    warnings -= 1;
                     let step = step::named(self.plan, message.step as usize).name;
                     let cause = words(errno(coracle_sys::Errno(message.errno)));
                     heard.warnings.push(format!("{step}: {cause}; left out"));
@@ -342,32 +344,42 @@ fn received(fd: Option<OwnedFd>) -> Result<i32> {
 /// How long a process that was killed may take to end, in milliseconds: somebody may trace it.
 const END_PATIENCE: i32 = 5000;
 
+/// How a child has ended. `None` when it does not, or when its tracer keeps it: then its pidfd says that it has ended,
+/// and only asking again tells more.
+fn reap(child: &Child) -> nix::Result<Option<process::Exit>> {
+    let deadline = Instant::now() + Duration::from_millis(END_PATIENCE as u64);
+    fd::wait_readable(child.pidfd.number(), Some(END_PATIENCE)).map_err(errno)?;
+    loop {
+        match process::try_wait(child.pidfd.number()).map_err(errno)? {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            other => return Ok(other),
+        }
+    }
+}
+
 /// Kill a child, and reap it. It may have ended by itself, and may be reaped already.
 pub(crate) fn end(child: &Child) -> Result<()> {
     match process::pidfd_send_signal(child.pidfd.number(), libc::SIGKILL) {
         Ok(()) | Err(coracle_sys::Errno(libc::ESRCH)) => {}
         Err(error) => return Err(Error::system(format!("kill process {}", child.pid), errno(error))),
     }
-    let ended = fd::wait_readable(child.pidfd.number(), Some(END_PATIENCE))
-        .map_err(|error| Error::system(format!("wait for {}", child.pid), errno(error)))?;
-    if !ended {
-        return Err(Error::new(Code::Busy, format!("process {} was killed and does not end", child.pid)));
-    }
-    match process::wait(child.pidfd.number()) {
-        Ok(_) | Err(coracle_sys::Errno(libc::ECHILD)) => Ok(()),
-        Err(error) => Err(Error::system(format!("wait for {}", child.pid), errno(error))),
+    match reap(child) {
+        Ok(Some(_)) | Err(Errno::ECHILD) => Ok(()),
+        Ok(None) => Err(Error::new(Code::Busy, format!("process {} was killed and does not end", child.pid))),
+        Err(errno) => Err(Error::system(format!("wait for {}", child.pid), errno)),
     }
 }
 
 /// Init ended without a word.
 pub(crate) fn died(child: &clone::Child, cgroup: Option<&Cgroup>) -> Error {
-    let how = match process::wait(child.pidfd.number()) {
-        Ok(process::Exit::Signal(libc::SIGSYS)) => {
+    let how = match reap(child) {
+        Ok(Some(process::Exit::Signal(libc::SIGSYS))) => {
             return died_how("signal 31 (SIGSYS)", None).hint(step::FILTERED);
         }
-        Ok(process::Exit::Code(code)) => format!("exit status {code}"),
-        Ok(process::Exit::Signal(signal)) => format!("signal {signal}"),
-        Err(error) => words(errno(error)).to_string(),
+        Ok(Some(process::Exit::Code(code))) => format!("exit status {code}"),
+        Ok(Some(process::Exit::Signal(signal))) => format!("signal {signal}"),
+        Ok(None) => "it does not end".to_string(),
+        Err(errno) => words(errno).to_string(),
     };
     died_how(&how, cgroup)
 }

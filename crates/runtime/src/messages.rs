@@ -97,7 +97,9 @@ pub(crate) fn await_execve(
                     None => Ok(Started::Died),
                 };
             }
-            Some((Message { kind: MessageKind::Executing, .. }, file)) => (announced, page) = (true, file),
+            Some((Message { kind: MessageKind::Executing, .. }, file)) if !announced => {
+                (announced, page) = (true, file)
+            }
             Some((message, _)) if message.kind == MessageKind::Failed => return Err(failed(&message)),
             Some((message, _)) => {
                 let text = format!("init said {:?} where it should execute", message.kind);

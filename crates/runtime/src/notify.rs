@@ -3,7 +3,8 @@
 //!
 //! Owns the socket inside, in the container's directory, and the way out to `$NOTIFY_SOCKET`. Holds one datagram at a
 //! time and never waits for either side while it is served from a loop: the container's senders wait, as they would for
-//! the supervisor. Nothing in a datagram is trusted but its bytes, which go on as they came, except process ids.
+//! the supervisor. What goes on is written anew, of assignments that every reader takes apart as we do, with process ids
+//! translated: the supervisor signals, and kills, whatever process it takes for the service's.
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, Permissions};
@@ -199,7 +200,10 @@ impl Proxy {
         let text = self.buffer.get(..datagram.length).unwrap_or_default();
         let (processes, cgroup) = (self.processes, &self.cgroup);
         let message = translate(text, processes.main, |inside| outside(inside, processes, cgroup));
-        self.pending = message.map(|message| Pending { message, fds });
+        self.pending = message.map(|message| {
+            fds.truncate(message.descriptors);
+            Pending { message, fds }
+        });
         true
     }
 
@@ -279,33 +283,53 @@ impl Drop for Proxy {
 struct Message {
     text: Vec<u8>,
     ready: bool,
+    /// Descriptors that go with it, at most.
+    descriptors: usize,
 }
 
-/// sd_notify(3), "Well-known assignments": one in each line. Process ids become those of the caller's pid namespace by
-/// `outside`, which knows none for a process that is not the container's: such an assignment is left out. With READY=1
-/// goes who is ready, `main` unless the container names another. `None` for what is no message.
+/// sd_notify(3), "Well-known assignments": one in each line; those that [`assignment`] refuses are left out. Process ids
+/// become those of the caller's pid namespace by `outside`, which knows none for a process that is not the container's:
+/// such an assignment is left out. With READY=1 goes who is ready, `main` unless the container names another. `None` for
+/// what is no message.
 fn translate(text: &[u8], main: i32, outside: impl Fn(i32) -> Option<i32>) -> Option<Message> {
     let text = text.strip_suffix(b"\0").unwrap_or(text);
     if text.contains(&0) {
         return None;
     }
-    let lines = || text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    // systemd ends a line at either.
+    let lines: Vec<Vec<u8>> =
+        text.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(assignment).collect();
     // It stands alone, or nothing of the message counts.
-    if lines().any(|line| line == b"BARRIER=1") {
-        return Some(Message { text: text.to_vec(), ready: false });
+    if lines.iter().any(|line| line == b"BARRIER=1") {
+        return Some(Message { text: b"BARRIER=1".to_vec(), ready: false, descriptors: 1 });
     }
-    let ready = lines().any(|line| line == b"READY=1");
+    let ready = lines.iter().any(|line| line == b"READY=1");
     // The last one counts, and is the only one looked up.
-    let named = lines().filter_map(|line| line.strip_prefix(b"MAINPID=")).next_back();
+    let named = lines.iter().filter_map(|line| line.strip_prefix(b"MAINPID=")).next_back();
     let named = named.and_then(|number| std::str::from_utf8(number).ok()?.parse().ok());
     let pid = named.and_then(&outside).or(ready.then_some(main));
+    // First, where nothing before it can change how it is read.
+    let mut sent: Vec<Vec<u8>> = pid.map(|pid| format!("MAINPID={pid}").into_bytes()).into_iter().collect();
     // These name the same process in other ways, and pidfds of the container could not be checked.
-    let kept = lines().filter(|line| {
+    sent.extend(lines.into_iter().filter(|line| {
         !["MAINPID=", "MAINPIDFD=", "MAINPIDFDID="].iter().any(|name| line.starts_with(name.as_bytes()))
-    });
-    let mut lines: Vec<Vec<u8>> = kept.map(<[u8]>::to_vec).collect();
-    lines.extend(pid.map(|pid| format!("MAINPID={pid}").into_bytes()));
-    (!lines.is_empty()).then(|| Message { text: lines.join(&b'\n'), ready })
+    }));
+    (!sent.is_empty()).then(|| Message { text: sent.join(&b'\n'), ready, descriptors: usize::MAX })
+}
+
+/// The line as it may go on: NAME=value, NAME of `A-Z0-9_`, and nothing in it that a reader could take for more than
+/// itself. systemd drops backslashes, and does not see a line end after one; quotes and control characters are left out
+/// with them. In STATUS, which is for people, a space stands for each.
+fn assignment(line: &[u8]) -> Option<Vec<u8>> {
+    let name = line.split(|byte| *byte == b'=').next().filter(|name| name.len() < line.len())?;
+    if name.is_empty() || !name.iter().all(|byte| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_')) {
+        return None;
+    }
+    let special = |byte: &u8| byte.is_ascii_control() || matches!(byte, b'\\' | b'\'' | b'"');
+    if name == b"STATUS" {
+        return Some(line.iter().map(|byte| if special(byte) { b' ' } else { *byte }).collect());
+    }
+    (!line.iter().any(special)).then(|| line.to_vec())
 }
 
 /// The process of the container that has the number `inside` in the pid namespace of its first one.
@@ -347,15 +371,15 @@ mod tests {
     #[test]
     fn readiness_names_the_main_process() {
         let ready = |text: &str| Some((text.to_string(), true));
-        assert_eq!(told("READY=1"), ready("READY=1\nMAINPID=4000"));
-        assert_eq!(told("READY=1\n"), ready("READY=1\nMAINPID=4000"));
-        assert_eq!(told("READY=1\0"), ready("READY=1\nMAINPID=4000"));
-        assert_eq!(told("STATUS=up\nREADY=1\nERRNO=2"), ready("STATUS=up\nREADY=1\nERRNO=2\nMAINPID=4000"));
-        assert_eq!(told("MAINPID=1\nREADY=1"), ready("READY=1\nMAINPID=4000"));
-        assert_eq!(told("READY=1\nMAINPID=7"), ready("READY=1\nMAINPID=4007"));
+        assert_eq!(told("READY=1"), ready("MAINPID=4000\nREADY=1"));
+        assert_eq!(told("READY=1\n"), ready("MAINPID=4000\nREADY=1"));
+        assert_eq!(told("READY=1\0"), ready("MAINPID=4000\nREADY=1"));
+        assert_eq!(told("STATUS=up\nREADY=1\nERRNO=2"), ready("MAINPID=4000\nSTATUS=up\nREADY=1\nERRNO=2"));
+        assert_eq!(told("MAINPID=1\nREADY=1"), ready("MAINPID=4000\nREADY=1"));
+        assert_eq!(told("READY=1\nMAINPID=7"), ready("MAINPID=4007\nREADY=1"));
         // Not a process of the container, or no number.
-        assert_eq!(told("READY=1\nMAINPID=8"), ready("READY=1\nMAINPID=4000"));
-        assert_eq!(told("READY=1\nMAINPID=99999999999"), ready("READY=1\nMAINPID=4000"));
+        assert_eq!(told("READY=1\nMAINPID=8"), ready("MAINPID=4000\nREADY=1"));
+        assert_eq!(told("READY=1\nMAINPID=99999999999"), ready("MAINPID=4000\nREADY=1"));
     }
 
     #[test]
@@ -384,9 +408,9 @@ mod tests {
             "NOTIFYACCESS=all",
             "X_OF_SOMEBODY=ü",
             "READY=0",
-            "READY",
             "BARRIER=1",
-            "READY=1\nBARRIER=1\nMAINPID=1",
+            "STATUS=",
+            "STATUS=a=b; c",
         ] {
             assert_eq!(told(text), Some((text.to_string(), false)), "{text}");
         }
@@ -394,9 +418,83 @@ mod tests {
         assert_eq!(translate(bytes, 1, |_| None).unwrap().text, bytes);
     }
 
+    /// What systemd 252 makes of each by its strv_split, with "\n\r" for ends of lines: MAINPID=3.
+    #[test]
+    fn a_main_pid_is_not_smuggled() {
+        let plain = |text: &str| Some((text.to_string(), false));
+        assert_eq!(told("STATUS=x\rMAINPID=3"), plain("STATUS=x"));
+        assert_eq!(told("STATUS=x\rMAINPID=7"), plain("MAINPID=4007\nSTATUS=x"));
+        for alone in
+            ["M\\AINPID=3", "MAINPID\\=3", "\\MAINPID=3", "MAINPID=\\3", "MAINPIDF\\D=1", "MAINPID=3\\"]
+        {
+            assert_eq!(told(alone), None, "{alone:?}");
+            assert_eq!(told(&format!("{alone}\rSTATUS=x\n{alone}")), plain("STATUS=x"), "{alone:?}");
+        }
+    }
+
+    #[test]
+    fn readiness_is_seen_as_the_supervisor_sees_it() {
+        let ready = |text: &str| Some((text.to_string(), true));
+        assert_eq!(told("READY=1\rSTATUS=up"), ready("MAINPID=4000\nREADY=1\nSTATUS=up"));
+        assert_eq!(told("STATUS=up\r\nREADY=1\r\n"), ready("MAINPID=4000\nSTATUS=up\nREADY=1"));
+        assert_eq!(told("R\\EADY=1"), None);
+    }
+
+    #[test]
+    fn no_line_swallows_another() {
+        let ready = |text: &str| Some((text.to_string(), true));
+        assert_eq!(told("READY=1\nSTATUS=a\\"), ready("MAINPID=4000\nREADY=1\nSTATUS=a "));
+        assert_eq!(told("STATUS=a\\\nREADY=1"), ready("MAINPID=4000\nSTATUS=a \nREADY=1"));
+        assert_eq!(told("READY=1\nX_A=a\\"), ready("MAINPID=4000\nREADY=1"));
+    }
+
+    #[test]
+    fn what_could_be_read_otherwise_is_left_out() {
+        for line in [
+            "READY",
+            "=1",
+            "=",
+            "ready=1",
+            " READY=1",
+            "READY =1",
+            "\tREADY=1",
+            "Ü=1",
+            "X-Y=1",
+            "'READY=1'",
+            "FDNAME=a\\b",
+            "FDNAME='a'",
+            "FDNAME=\"a\"",
+            "FDNAME=a\tb",
+            "FDNAME=a\x0bb",
+            "FDNAME=a\x7f",
+        ] {
+            assert_eq!(told(line), None, "{line:?}");
+            assert_eq!(told(&format!("{line}\nERRNO=2")), Some(("ERRNO=2".to_string(), false)), "{line:?}");
+        }
+        let status = told("STATUS=it's \"C:\\\" \t\x1b[1m, \u{fc}");
+        assert_eq!(status, Some(("STATUS=it s  C:     [1m, \u{fc}".to_string(), false)));
+    }
+
+    #[test]
+    fn a_barrier_stands_alone() {
+        for text in
+            ["BARRIER=1", "BARRIER=1\nMAINPID=1", "READY=1\rBARRIER=1\nM\\AINPID=3", "MAINPID=7\nBARRIER=1\n"]
+        {
+            let message = translate(text.as_bytes(), 4000, Some).unwrap();
+            assert_eq!(
+                message,
+                Message { text: b"BARRIER=1".to_vec(), ready: false, descriptors: 1 },
+                "{text:?}"
+            );
+        }
+        for not in ["B\\ARRIER=1", "BARRIER=1\\"] {
+            assert_eq!(told(not), None, "{not:?}");
+        }
+    }
+
     #[test]
     fn what_is_no_message_is_dropped() {
-        for text in ["", "\0", "\n\n", "READY=1\0STATUS=x", "\0READY=1", "READY=1\0\0"] {
+        for text in ["", "\0", "\n\n", "\r", "READY=1\0STATUS=x", "\0READY=1", "READY=1\0\0"] {
             assert_eq!(told(text), None, "{text:?}");
         }
     }
@@ -517,6 +615,22 @@ mod tests {
         }
 
         #[test]
+        fn a_barrier_goes_on_with_one_descriptor() {
+            let mut served = serve();
+            let service = served.service();
+            let (read, write) = fd::pipe().unwrap();
+            let null = File::open("/dev/null").unwrap();
+            with_fds(&service, b"BARRIER=1\nMAINPID=1", &[null.as_raw_fd(), write.number()]);
+            drop(write);
+            assert!(served.proxy.advance());
+            assert_eq!(fd::wait_readable(read.number(), Some(0)), Ok(true));
+            let mut fds: Vec<Fd> = Vec::new();
+            let mut buffer = [0; 100];
+            let got = socket::receive_datagram(served.supervisor.as_raw_fd(), &mut buffer, &mut fds).unwrap();
+            assert_eq!((&buffer[..got.length], fds.len()), (&b"BARRIER=1"[..], 1));
+        }
+
+        #[test]
         fn nothing_grows_when_the_supervisor_does_not_read() {
             let mut served = serve();
             let service = served.service();
@@ -604,7 +718,7 @@ mod tests {
             let own = std::process::id();
             assert_eq!(
                 reader.join().unwrap(),
-                ["STATUS=almost", &format!("READY=1\nMAINPID={own}"), "BARRIER=1"]
+                ["STATUS=almost", &format!("MAINPID={own}\nREADY=1"), "BARRIER=1"]
             );
             drop(root);
         }

@@ -4,24 +4,24 @@
 //! Never asks systemd, which would only write the same file. Whether a container is paused is not recorded: the kernel
 //! knows.
 
-use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use coracle_cgroup::{Cgroup, Ownership};
+use coracle_sys::fd::wait_readable;
 
 use crate::cgroup;
-use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::Directory;
 use crate::status::{self, Status};
-use crate::{Id, Runtime, members};
+use crate::{Id, Runtime, errno, members};
 
 /// How long all processes may take to stop, or to go on.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Stop all processes of a created or running container where they are; returns when they have stopped. What does
-    /// not stop within ten seconds is named by the error, and all of it goes on.
+    /// not stop within ten seconds is named by the error, and all of it goes on. A kill or a thaw by others meanwhile ends it.
     ///
     /// Errors: [`Code::NotFound`]; [`Code::State`] with `container not running`; [`Code::Cgroup`].
     pub fn pause(&self, id: &Id) -> Result<()> {
@@ -39,13 +39,15 @@ impl Runtime {
             return Err(cgroup::lacking("its processes cannot be paused"));
         }
         let group = own(record.cgroup.open())?;
-        group.freeze(PATIENCE).map_err(cgroup::error)?;
-        // An empty cgroup is frozen at once.
-        if !signal(pidfd.as_fd(), 0)? {
+        let frozen = group.freeze(PATIENCE);
+        // An empty cgroup is frozen at once, and what was killed meanwhile never is.
+        let ended = wait_readable(pidfd.as_raw_fd(), Some(0))
+            .map_err(|error| Error::system("look at the container's process", errno(error)))?;
+        if ended {
             group.thaw().map_err(cgroup::error)?;
             return not_running("");
         }
-        Ok(())
+        frozen.map_err(cgroup::error)
     }
 
     /// Let the processes of a paused container go on. Errors: [`Code::NotFound`]; [`Code::State`] with `container not

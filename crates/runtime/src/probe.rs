@@ -192,7 +192,7 @@ fn is_identity(map: &str) -> bool {
 }
 
 /// `6.18.5-amd64` → (6, 18).
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(crate) fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.trim().split(|letter: char| !letter.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }

@@ -225,7 +225,7 @@ pub(crate) fn state(directory: &Directory, id: &str) -> Result<State> {
 }
 
 /// From /etc/passwd alone: a static program has no name service.
-fn user_name(uid: u32) -> String {
+pub(crate) fn user_name(uid: u32) -> String {
     let number = uid.to_string();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = passwd.lines().find_map(|line| {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! wait: how a container's process ended, for anybody, whoever its parent is.
 //!
-//! Reaps nothing, and never looks again and again: waits on the pidfd, and on the state directory where that is not enough.
-//! The status is the kernel's, or what the parent has left in the directory; it is never guessed.
+//! Reaps nothing, and never looks again and again: waits on the pidfd, and on the state directory
+//! only where that is not enough. The status is the kernel's, or what the parent has left in the directory; it is never guessed.
 //!
 //! | who knows | until when |
 //! |---|---|
@@ -20,8 +20,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::error::{Code, Error, Result};
 use crate::foreground::ExitStatus;
-use crate::record::{Directory, Process};
-use crate::{Id, Runtime, errno, status};
+use crate::record::{Directory, Process, Record};
+use crate::{Id, Runtime, errno, probe, status};
 
 /// How long after the end of a process its parent, if that is a `run`, may take to say how it ended. Only where the kernel
 /// does not tell.
@@ -148,18 +148,14 @@ impl Runtime {
     /// [`Code::Unsupported`] when it ends and neither this kernel nor its parent says how.
     pub fn wait(&self, id: &Id) -> Result<ExitStatus> {
         let directory = Directory::open(&self.root, id)?;
-        let changes = Changes::of(self, &directory)?;
-        // Half made: until it has a process, or is gone.
-        let record = loop {
-            match directory.read()? {
-                Some(record) if record.process.is_some() => break record,
-                _ => changes.wait(&directory, None)?,
-            };
-        };
+        // An older kernel leaves it to the parent, whose file may be deleted as soon as it is made.
+        let early = (!keeps_exits()).then(|| Changes::of(self, &directory)).transpose()?;
+        let record = self.made(&directory)?;
         let not_kept = |code, text: &str| {
             Error::new(code, format!("container \"{id}\" has ended, and {text}"))
                 .hint("a foreground `oar run --keep` keeps it; from Linux 6.15 on, so does a wait that begins before the end")
         };
+        let untold = || not_kept(Code::Unsupported, "this kernel tells only the parent of its process how");
         let held = match record.process {
             Some(process) if record.boot_id == crate::boot_id()? => {
                 hold(&process)?.map(|pidfd| (process, pidfd))
@@ -179,6 +175,11 @@ impl Runtime {
         if let Ending::Known(exit) = ending {
             return Ok(exit);
         }
+        let changes = match early {
+            Some(changes) => changes,
+            None if directory.is_removed()? => return Err(untold()),
+            None => Changes::of(self, &directory)?,
+        };
         let end = Instant::now() + PARENT;
         loop {
             if let Some(exit) = kept(&directory)? {
@@ -188,15 +189,32 @@ impl Runtime {
                 Ok(Some(exit)) => return Ok(exit),
                 Ok(None) if Instant::now() < end => {}
                 Err(error) if error.code != Code::NotFound => return Err(error),
-                _ => {
-                    return Err(not_kept(
-                        Code::Unsupported,
-                        "this kernel tells only the parent of its process how",
-                    ));
-                }
+                _ => return Err(untold()),
             }
         }
     }
+
+    /// The record of a container that has, or had, a process. Half made, it is waited for until it has one, or is gone.
+    fn made(&self, directory: &Directory) -> Result<Record> {
+        let record = || Ok(directory.read()?.filter(|record| record.process.is_some()));
+        if let Some(record) = record()? {
+            return Ok(record);
+        }
+        let changes = Changes::of(self, directory)?;
+        loop {
+            match record()? {
+                Some(record) => return Ok(record),
+                None => changes.wait(directory, None)?,
+            };
+        }
+    }
+}
+
+/// Does the kernel tell by a pidfd how a process has ended that is reaped (Linux 6.15)? One of 6.13 does not say that it
+/// cannot before it is too late, hence the version.
+fn keeps_exits() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    probe::version(&release).is_some_and(|version| version >= (6, 15))
 }
 
 /// Until the parent has reaped it (POLLHUP, Linux 6.9 and newer).
@@ -209,7 +227,8 @@ fn wait_reaped(pidfd: &OwnedFd) -> nix::Result<()> {
     }
 }
 
-/// What happens to a state directory.
+/// What happens to a state directory. Only made where nothing else tells: a user has few inotify instances
+/// (`fs.inotify.max_user_instances`).
 struct Changes(Inotify);
 
 impl Changes {

@@ -18,6 +18,7 @@ pub mod errno;
 pub mod fd;
 pub mod memory;
 pub mod mount;
+pub mod probe;
 pub mod process;
 pub mod raw;
 pub mod seccomp;

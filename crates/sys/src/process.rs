@@ -388,6 +388,16 @@ pub enum Exit {
 
 /// Reap the child that a pidfd is open on (waitid(2), P_PIDFD).
 pub fn wait(pidfd: i32) -> Result<Exit> {
+    // Without WNOHANG there is always one.
+    wait_id(pidfd, 0).map(|exit| exit.unwrap_or(Exit::Code(0)))
+}
+
+/// The same if that can be done now; `None` also for one that has ended, and whose tracer does not know yet.
+pub fn try_wait(pidfd: i32) -> Result<Option<Exit>> {
+    wait_id(pidfd, libc::WNOHANG)
+}
+
+fn wait_id(pidfd: i32, options: i32) -> Result<Option<Exit>> {
     const P_PIDFD: usize = 3;
     let mut info = core::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     loop {
@@ -398,7 +408,7 @@ pub fn wait(pidfd: i32) -> Result<Exit> {
                 P_PIDFD,
                 pidfd as usize,
                 info.as_mut_ptr() as usize,
-                (libc::WEXITED | libc::__WALL) as usize,
+                (libc::WEXITED | libc::__WALL | options) as usize,
                 0,
             )
         };
@@ -409,11 +419,15 @@ pub fn wait(pidfd: i32) -> Result<Exit> {
         }
     }
     // SAFETY: waitid filled the SIGCHLD members.
-    let (code, status) = unsafe {
+    let (pid, code, status) = unsafe {
         let info = info.assume_init();
-        (info.si_code, info.si_status())
+        (info.si_pid(), info.si_code, info.si_status())
     };
-    Ok(if code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) })
+    Ok(match code {
+        _ if pid == 0 => None,
+        libc::CLD_EXITED => Some(Exit::Code(status)),
+        _ => Some(Exit::Signal(status)),
+    })
 }
 
 impl Exit {
