@@ -3,7 +3,7 @@
 //! Never uses root's rights for the runtime: the case has them, the command runs as the user, in a scope of theirs.
 //! Expectations come from systemd.resource-control(5) (Delegate=) and runc's docs/cgroup-v2.md (rootless).
 
-use runtime_tests::{Bundle, Case, Invocation, Kind, Test, any, json, pure_v2, run_case};
+use runtime_tests::{Bundle, Case, Invocation, Kind, Test, any, json, oar_only, pure_v2, run_case};
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,11 @@ impl User {
         let mut words = self.prefix();
         words.extend(["systemd-run", "--user", "--scope", "--quiet", "--collect", "--"].map(str::to_owned));
         run.wrap(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// In the cgroup of the case, which is not the user's, as that of a login session is not.
+    fn outside(self, run: Invocation) -> Invocation {
+        run.wrap(&self.prefix().iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn unit_state(self, unit: &str) -> String {
@@ -173,5 +178,62 @@ fn the_scope_is_in_the_users_part_of_the_tree() {
         user.wrap(t.rt(&["delete", "--force", &id])).run().ok();
         user.gone(&unit);
         assert!(!scope.exists());
+    });
+}
+
+#[test]
+fn a_session_without_delegation_reaches_the_scope() {
+    run_case(oar_only("systemd moves what cgroup2 does not let in").user_manager(), |t| {
+        let user = User::find().unwrap();
+        chown(t.state_root(), Some(user.0), Some(user.0)).unwrap();
+        let mut b = rootless(t, user);
+        let unit = format!("rt-{}.scope", t.tag);
+        b.set("/linux/cgroupsPath", json!(format!("user.slice:rt:{}", t.tag)));
+        b.set("/linux/resources", json!({"pids": {"limit": 9}}));
+        b.sh("exec tail -f /dev/null");
+        let id = t.id();
+        user.outside(command(t, user, &b, "create", &id)).run().ok();
+        user.outside(t.rt(&["start", &id])).run().ok();
+        let out = user.outside(t.rt(&["exec", "--detach", &id, "sleep", "1000"])).run();
+        out.ok();
+        let ps = user.outside(t.rt(&["ps", "--format", "json", &id])).run();
+        let pids: Vec<i32> = serde_json::from_str(ps.ok()).unwrap();
+        assert_eq!(pids.len(), 2, "{ps}");
+        for pid in &pids {
+            let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+            assert!(text.trim().ends_with(&unit), "{text}");
+        }
+        // It counts for the limit.
+        let script = "i=0; while [ $i -lt 20 ]; do sleep 1000 & i=$((i+1)); done; echo all";
+        let out = user.outside(t.rt(&["exec", &id, "/bin/sh", "-c", script])).run();
+        assert!(!out.stdout.contains("all") && out.stderr.contains("fork"), "{out}");
+        // The detached one is a child of the case by now, and its namespace does not end before it is reaped.
+        let detached = pids.iter().copied().max().unwrap();
+        Command::new("kill").args(["-KILL", &detached.to_string()]).status().unwrap();
+        t.wait_pid(detached);
+        user.outside(t.rt(&["delete", "--force", &id])).run().ok();
+        user.gone(&unit);
+    });
+}
+
+#[test]
+fn a_session_without_delegation_has_no_cgroup_of_its_own() {
+    run_case(oar_only("a container without a cgroup").user_manager(), |t| {
+        let user = User::find().unwrap();
+        chown(t.state_root(), Some(user.0), Some(user.0)).unwrap();
+        let mut b = rootless(t, user);
+        b.sh("exit 5");
+        b.write();
+        give(&b.dir, user.0);
+        let id = t.id();
+        let dir = b.dir.clone();
+        let words = ["--debug", "run", "--bundle", dir.to_str().unwrap(), &id];
+        let out = user.outside(t.rt(&words)).run();
+        out.expect_code(5);
+        let help = "`--systemd-cgroup` before the verb has the user's systemd make one";
+        out.says("the container has no cgroup: ").says(help);
+        b.set("/linux/resources", json!({"pids": {"limit": 9}}));
+        b.write();
+        user.outside(t.rt(&words[1..])).run().clean_error().says("pids.limit 9: ").says(help);
     });
 }

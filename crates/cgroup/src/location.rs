@@ -12,6 +12,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
 use crate::error::Error;
 use crate::host::{self, Membership, Mounted};
 
@@ -194,6 +195,19 @@ fn may_enter(directory: &Directory, own: &[Membership], mounts: &[Mounted]) -> b
     let from = directory.mount_point.join(from);
     let common = directory.path.ancestors().find(|above| from.starts_with(above));
     common.is_some_and(|common| may(&common.join("cgroup.procs"), AccessFlags::W_OK))
+}
+
+impl Cgroup {
+    /// May a process be born in, or moved to, the cgroup2 directory by this caller, who may write to it? True without
+    /// one.
+    pub fn is_reachable(&self) -> Result<bool, Error> {
+        let Some(directory) = self.directories().into_iter().find(|one| one.controllers.is_empty()) else {
+            return Ok(true);
+        };
+        let own = host::parse_memberships(&host::read("/proc/self/cgroup")?);
+        let mounts = host::parse_mountinfo(&host::read("/proc/self/mountinfo")?);
+        Ok(may_enter(&directory, &own, &mounts))
+    }
 }
 
 fn may(path: &Path, how: AccessFlags) -> bool {

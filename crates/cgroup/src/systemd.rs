@@ -250,6 +250,18 @@ impl Systemd {
         ended
     }
 
+    /// Moves a process of the caller's own uid into the unit's cgroup, or to the existing `below` in it (absolute, `/` is
+    /// the unit's). A user's manager asks the system's where it may not itself (systemd 238).
+    pub fn attach(&mut self, name: &str, below: &str, pid: i32) -> Result<(), Error> {
+        let mut body = Writer::default();
+        body.string(name);
+        body.string(below);
+        body.array(4, |w| w.u32(pid.unsigned_abs()));
+        self.call(manager("AttachProcessesToUnit", "ssau", body), self.deadline())
+            .map(drop)
+            .map_err(|failure| told(format!("move process {pid} to {name}"), failure))
+    }
+
     fn deadline(&self) -> Instant {
         Instant::now() + self.patience
     }
@@ -951,6 +963,20 @@ mod tests {
         systemd.stop("a.scope").unwrap();
         let error = systemd.stop("a.scope").unwrap_err().to_string();
         assert_eq!(error, "systemd: stop a.scope: the job's result is failed");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_process_is_moved_or_the_reason_is_told() {
+        let (mut systemd, server) = played(false, |server| {
+            server.expect("AttachProcessesToUnit");
+            server.answer("", |_| {});
+            server.expect("AttachProcessesToUnit");
+            server.refuse("org.freedesktop.DBus.Error.AccessDenied", "Process 7 not owned by client's UID.");
+        });
+        systemd.attach("a.scope", "/", 7).unwrap();
+        let error = systemd.attach("a.scope", "/init", 7).unwrap_err().to_string();
+        assert_eq!(error, "systemd: move process 7 to a.scope: Process 7 not owned by client's UID");
         server.join().unwrap();
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use coracle_cgroup::Inside;
+use coracle_cgroup::{Cgroup, Inside, Systemd, Unit};
 use coracle_plan::{Action, Changes, Exec, Host, Options, Plan, TerminalTo};
 use coracle_program::MessageKind;
 use coracle_sys::clone::{self, Child};
@@ -86,6 +86,31 @@ struct Parked {
 /// Names of a parked process's files in the container's directory.
 fn parked_files(name: &Id) -> (String, String) {
     (format!("parked-{name}.json"), format!("parked-{name}.sock"))
+}
+
+/// The way into a unit's cgroup from a shell out of which cgroup2 lets no process, such as that of a login session.
+struct Attach {
+    unit: Unit,
+    /// Below the unit's cgroup, where the container's first process is.
+    below: String,
+}
+
+impl Attach {
+    fn needed(record: &Record, inside: &Cgroup, host: &Host) -> Result<Option<Attach>> {
+        let Some(unit) = record.cgroup.unit.clone().filter(|unit| unit.user) else { return Ok(None) };
+        if host.euid == 0 || inside.is_reachable().map_err(cgroup::error)? {
+            return Ok(None);
+        }
+        let directory = inside.location().unified.as_deref().zip(record.cgroup.unified.as_deref());
+        let below = directory.and_then(|(inside, own)| inside.strip_prefix(own).ok());
+        let below = below.map(|below| format!("/{}", below.display())).unwrap_or_default();
+        Ok((!below.is_empty()).then_some(Attach { unit, below }))
+    }
+
+    fn attach(&self, pid: i32) -> Result<()> {
+        let mut manager = Systemd::connect(self.unit.user).map_err(cgroup::error)?;
+        manager.attach(&self.unit.name, &self.below, pid).map_err(cgroup::error)
+    }
 }
 
 /// Tell those who follow the container that a process was executed: by a file's name, which they get of inotify(7) even
@@ -243,6 +268,8 @@ impl Runtime {
         // A frozen cgroup would hold the caller too, and one that is full has no room for init and its copy.
         let paused = status == Status::Paused;
         let crowded = paused || inside.is_crowded().map_err(cgroup::error)?;
+        let by_systemd = Attach::needed(&record, &inside, &host)?;
+        let crowded = crowded || by_systemd.is_some();
         let entered = if paused { None } else { Some(inside.enter().map_err(cgroup::error)?) };
         let born = Born {
             namespaces: 0,
@@ -274,8 +301,18 @@ impl Runtime {
             };
             // Init's copy is born where init is. Only where their number is limited, and nobody in there could make it do
             // something meanwhile, it follows when it is ready.
-            let late = (!paused && !plan.outside.traceable).then(|| apart.split_off_pids());
-            apart.attach(child.pid).map_err(cgroup::error)?;
+            let late = match &by_systemd {
+                // While it is of the caller's uid; and this user has no v1 cgroups.
+                Some(attach) => {
+                    attach.attach(child.pid)?;
+                    None
+                }
+                None => {
+                    let late = (!paused && !plan.outside.traceable).then(|| apart.split_off_pids());
+                    apart.attach(child.pid).map_err(cgroup::error)?;
+                    late
+                }
+            };
             // From here on it takes as long as the container makes it; pause and delete need not wait for it.
             directory.let_go();
             // Its copy will have these too.
