@@ -163,7 +163,12 @@ impl Runtime {
             _ => None,
         };
         let Some((process, pidfd)) = held else {
-            return kept(&directory)?.ok_or_else(|| not_kept(Code::State, "its exit status was not kept"));
+            let known = match early {
+                // It may have ended a moment ago, and its parent be about to say how.
+                Some(changes) => changes.until_kept(&directory)?,
+                None => kept(&directory)?,
+            };
+            return known.ok_or_else(|| not_kept(Code::State, "its exit status was not kept"));
         };
         let failed = |error| Error::system("wait for the container's process", error);
         fd::wait_readable(pidfd.as_raw_fd(), None).map_err(|error| failed(errno(error)))?;
@@ -180,18 +185,7 @@ impl Runtime {
             None if directory.is_removed()? => return Err(untold()),
             None => Changes::of(self, &directory)?,
         };
-        let end = Instant::now() + PARENT;
-        loop {
-            if let Some(exit) = kept(&directory)? {
-                return Ok(exit);
-            }
-            match changes.wait(&directory, Some(end)) {
-                Ok(Some(exit)) => return Ok(exit),
-                Ok(None) if Instant::now() < end => {}
-                Err(error) if error.code != Code::NotFound => return Err(error),
-                _ => return Err(untold()),
-            }
-        }
+        changes.until_kept(&directory)?.ok_or_else(untold)
     }
 
     /// The record of a container that has, or had, a process. Half made, it is waited for until it has one, or is gone.
@@ -242,6 +236,22 @@ impl Changes {
             .add_watch(&runtime.root, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR)
             .map_err(failed)?;
         Ok(Changes(inotify))
+    }
+
+    /// What the process's parent has left, or leaves within [`PARENT`].
+    fn until_kept(&self, directory: &Directory) -> Result<Option<ExitStatus>> {
+        let end = Instant::now() + PARENT;
+        loop {
+            if let Some(exit) = kept(directory)? {
+                return Ok(Some(exit));
+            }
+            match self.wait(directory, Some(end)) {
+                Ok(Some(exit)) => return Ok(Some(exit)),
+                Ok(None) if Instant::now() < end => {}
+                Err(error) if error.code != Code::NotFound => return Err(error),
+                _ => return Ok(None),
+            }
+        }
     }
 
     /// Until something changes, or until `end`; the exit status, if that is what has come. [`Code::NotFound`] when the
