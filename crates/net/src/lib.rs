@@ -6,6 +6,7 @@
 
 mod counters;
 mod netlink;
+mod network;
 
 use std::fmt;
 use std::fs::File;
@@ -18,6 +19,7 @@ use nix::sys::stat::fstat;
 
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
+pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
 
 /// Why a device is not in the container. It is on the host, as it was, unless `undo` says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
