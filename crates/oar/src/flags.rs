@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use coracle_runtime::NetworkOptions;
+
 /// What was typed, resolved no further than its type. Defaults are those of an empty command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -28,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) preserve_fds: u32,
+    /// `create` and `run`: `--network` and its companions.
+    pub(crate) network: NetworkOptions,
     pub(crate) dry_run: bool,
     pub(crate) detach: bool,
     pub(crate) keep: bool,
@@ -86,6 +90,8 @@ pub(crate) enum Kind {
     Number(fn(&mut Options, u32)),
     /// Any text that is valid UTF-8.
     Text(fn(&mut Options, String)),
+    /// Text with a shape of its own; the error says which rule it breaks.
+    Shaped(fn(&mut Options, &str) -> Result<(), String>),
     /// Kept in [`Options::limits`] under the flag's name.
     Limit,
     Choice(&'static [&'static str], fn(&mut Options, &str)),
@@ -293,6 +299,56 @@ const CREATE: &[Flag] = &[
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
 ];
 
+const NETWORK: &[Flag] = &[
+    value(
+        "network",
+        "NETWORK",
+        Kind::Shaped(|o, v| v.parse().map(|v| o.network.networks.push(v))),
+        "none (a loopback alone), host, ns:PATH, or the name of a network, such as default; repeated, names give eth0, \
+         eth1 ...",
+    ),
+    short(
+        'p',
+        value(
+            "publish",
+            "PORT",
+            Kind::Shaped(|o, v| v.parse().map(|v| o.network.publish.push(v))),
+            "let a port of the host lead to the container's: [IP:][HOSTPORT:]PORT[/tcp|udp]; without HOSTPORT a free one, \
+             which `state` tells; may be repeated",
+        ),
+    ),
+    value(
+        "ip",
+        "ADDRESS",
+        Kind::Shaped(|o, v| {
+            let address = v.parse().map_err(|_| "is not an IP address".to_string());
+            address.map(|address| o.network.addresses.push(address))
+        }),
+        "address of the container, in a subnet of one of its networks; may be repeated",
+    ),
+    value(
+        "mac",
+        "ADDRESS",
+        Kind::Shaped(|o, v| v.parse().map(|v| o.network.mac = Some(v))),
+        "MAC address of eth0",
+    ),
+    value(
+        "dns",
+        "ADDRESS",
+        Kind::Shaped(|o, v| {
+            let address = v.parse().map_err(|_| "is not an IP address".to_string());
+            address.map(|address| o.network.dns.push(address))
+        }),
+        "name server of the container, instead of the host's; may be repeated",
+    ),
+    value(
+        "hostname-entry",
+        "NAME:ADDRESS",
+        Kind::Shaped(|o, v| v.parse().map(|v| o.network.host_entries.push(v))),
+        "line of the container's /etc/hosts; may be repeated",
+    ),
+];
+
 const DETACH: &[Flag] = &[short(
     'd',
     switch("detach", |o, v| o.detach = v, "return when the command runs, instead of when it has ended"),
@@ -404,7 +460,7 @@ pub(crate) static VERBS: &[Verb] = &[
         name: Name::Create,
         word: "create",
         positional: Positional::Id,
-        flags: &[BUNDLE, PROCESS, CREATE, HELP],
+        flags: &[BUNDLE, PROCESS, CREATE, NETWORK, HELP],
         doc: "build a container from a bundle, up to the point before its command runs",
         detail: "The bundle is a directory with a config.json of the OCI runtime specification and, usually, a root \
                  filesystem. The container then waits for `start`.",
@@ -471,6 +527,7 @@ pub(crate) static VERBS: &[Verb] = &[
             BUNDLE,
             PROCESS,
             CREATE,
+            NETWORK,
             DETACH,
             &[
                 switch("keep", |o, v| o.keep = v, "do not delete the container when its command has ended"),

@@ -304,6 +304,10 @@ fn apply(
             Some(text) => set(options, text.to_string()),
             None => return Err(wrong("it is not valid UTF-8".into())),
         },
+        Kind::Shaped(set) => match value.to_str() {
+            Some(text) => set(options, text).map_err(wrong)?,
+            None => return Err(wrong("it is not valid UTF-8".into())),
+        },
         Kind::Limit => match value.to_str() {
             Some(text) => drop(options.limits.insert(flag.name, text.to_string())), // the last one counts
             None => return Err(wrong("it is not valid UTF-8".into())),

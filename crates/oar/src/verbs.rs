@@ -107,6 +107,7 @@ fn create_options(options: &Options, passed: Passed, log: &Log) -> CreateOptions
         listen_fds: passed.listen,
         listen_fd_names: descriptors::names(passed.listen, log),
         notify_socket: notify_socket(log),
+        network: options.network.clone(),
         systemd_cgroup: options.systemd_cgroup,
         cgroup_leaf: options.cgroup_leaf,
         strict: options.strict,

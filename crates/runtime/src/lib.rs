@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod config;
+mod connect;
 mod create;
 mod delete;
 mod doctor;
@@ -46,6 +47,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+pub use connect::{Connected, Connection, HostEntry, Mac, NetworkChoice, NetworkOptions, Publish};
 pub use coracle_cgroup::Inside;
 pub use coracle_plan::Changes;
 pub use create::{CreateOptions, Created, RunOptions, Told};
