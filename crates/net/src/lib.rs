@@ -27,6 +27,8 @@ pub struct Error {
     /// The call that failed, and for which device.
     pub what: String,
     pub errno: Errno,
+    /// What the number means here, where its words mislead.
+    pub why: Option<String>,
     /// What went wrong on the way back.
     pub undo: Option<String>,
 }
@@ -36,8 +38,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, coracle_sys::Errno(self.errno as i32).words())?;
+        if let Some(why) = &self.why {
+            write!(f, " ({why})")?;
+        }
         match &self.undo {
-            Some(undo) => write!(f, "; and it is not back on the host: {undo}"),
+            Some(undo) => write!(f, "; and {undo}"),
             None => Ok(()),
         }
     }
@@ -46,7 +51,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 fn failed(what: impl fmt::Display) -> impl FnOnce(Errno) -> Error {
-    move |errno| Error { what: what.to_string(), errno, undo: None }
+    move |errno| Error { what: what.to_string(), errno, why: None, undo: None }
 }
 
 /// A device as the caller had it, to put it back.
@@ -109,7 +114,7 @@ fn move_from_thread(host_name: &str, container_name: &str, netns: BorrowedFd<'_>
             .move_link(index, here.as_fd(), &before.name)
             .map_err(failed("move it"))
             .and_then(|()| settle(&mut host, &before));
-        Error { undo: back.err().map(|undo| undo.to_string()), ..error }
+        Error { undo: back.err().map(|undo| format!("it is not back on the host: {undo}")), ..error }
     })
 }
 

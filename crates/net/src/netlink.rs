@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The few messages of rtnetlink(7) that moving a device and reading its counters take.
+//! The encoding of netlink(7), and the messages of rtnetlink(7) that devices, addresses and routes take.
 //!
 //! Owns the encoding and nothing else: no policy, no names, no namespaces. A socket speaks to the network namespace
 //! in which it was opened. Crates for netlink bring their own runtime, or hundreds of kilobytes of message types.
@@ -43,6 +43,7 @@ const CHOSEN_FLAGS: u32 = libc::IFA_F_NODAD
 pub(crate) struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    buffer: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +89,26 @@ impl fmt::Display for Address {
 }
 
 /// A request while it is written: nlmsghdr, a fixed part, attributes.
-struct Request(Vec<u8>);
+#[derive(Debug, Clone)]
+pub(crate) struct Request(Vec<u8>);
 
 impl Request {
-    fn new(kind: u16, flags: i32) -> Request {
+    /// `flags`: NLM_F_… beside NLM_F_REQUEST.
+    pub(crate) fn new(kind: u16, flags: i32) -> Request {
         let mut bytes = vec![0; HEADER];
         bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
         bytes[6..8].copy_from_slice(&((flags | libc::NLM_F_REQUEST) as u16).to_ne_bytes());
         Request(bytes)
     }
 
+    /// The struct between the header and the attributes, a multiple of 4 bytes.
+    pub(crate) fn fixed(mut self, bytes: &[u8]) -> Request {
+        self.0.extend(bytes);
+        self
+    }
+
     /// struct ifinfomsg; `flags` are changed and no others.
-    fn link(mut self, index: i32, flags: u32) -> Request {
+    pub(crate) fn link(mut self, index: i32, flags: u32) -> Request {
         self.0.extend([0; 4]);
         self.0.extend(index.to_ne_bytes());
         self.0.extend(flags.to_ne_bytes());
@@ -114,7 +123,8 @@ impl Request {
         self
     }
 
-    fn attribute(mut self, kind: u16, value: &[u8]) -> Request {
+    /// At most 65531 bytes of value.
+    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Request {
         let length = (4 + value.len()) as u16;
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -123,10 +133,28 @@ impl Request {
         self
     }
 
-    fn name(self, name: &str) -> Request {
-        let mut text = name.as_bytes().to_vec();
-        text.push(0);
-        self.attribute(libc::IFLA_IFNAME, &text)
+    /// A text with its NUL.
+    pub(crate) fn text(self, kind: u16, text: &str) -> Request {
+        self.attribute(kind, &[text.as_bytes(), &[0]].concat())
+    }
+
+    pub(crate) fn name(self, name: &str) -> Request {
+        self.text(libc::IFLA_IFNAME, name)
+    }
+
+    /// An attribute that holds what `inside` adds: attributes, or a fixed part and attributes. At most 65531 bytes.
+    pub(crate) fn nested(mut self, kind: u16, inside: impl FnOnce(Request) -> Request) -> Request {
+        let start = self.0.len();
+        self.0.extend([0; 4]);
+        let mut request = inside(self);
+        let length = (request.0.len() - start) as u16;
+        request.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        request.0[start + 2..start + 4].copy_from_slice(&(kind | libc::NLA_F_NESTED as u16).to_ne_bytes());
+        request
+    }
+
+    fn wants_ack(&self) -> bool {
+        short(&self.0, 6).is_some_and(|flags| i32::from(flags) & libc::NLM_F_ACK != 0)
     }
 
     fn finish(mut self, sequence: u32) -> Vec<u8> {
@@ -140,14 +168,13 @@ impl Request {
 impl Socket {
     /// A socket in the network namespace of this thread.
     pub(crate) fn open() -> nix::Result<Socket> {
-        let fd = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            Some(SockProtocol::NetlinkRoute),
-        )?;
+        Socket::open_for(SockProtocol::NetlinkRoute)
+    }
+
+    pub(crate) fn open_for(protocol: SockProtocol) -> nix::Result<Socket> {
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, Some(protocol))?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Socket { fd, sequence: 0 })
+        Ok(Socket { fd, sequence: 0, buffer: vec![0; ANSWER] })
     }
 
     /// The device of this name. ENODEV if there is none.
@@ -237,31 +264,25 @@ impl Socket {
     }
 
     /// Send a request and hand each answer to `take`, up to the last. EINTR: a list changed while it was sent.
-    fn ask(&mut self, request: Request, mut take: impl FnMut(u16, &[u8])) -> nix::Result<()> {
-        self.sequence += 1;
-        let wants_ack = short(&request.0, 6).is_some_and(|flags| i32::from(flags) & libc::NLM_F_ACK != 0);
-        send(self.fd.as_raw_fd(), &request.finish(self.sequence), MsgFlags::empty())?;
-        let mut buffer = vec![0; ANSWER];
+    pub(crate) fn ask(&mut self, request: Request, mut take: impl FnMut(u16, &[u8])) -> nix::Result<()> {
+        let Socket { fd, sequence, buffer } = self;
+        *sequence = sequence.wrapping_add(1);
+        let wants_ack = request.wants_ack();
+        send(fd.as_raw_fd(), &request.finish(*sequence), MsgFlags::empty())?;
         let mut disturbed = false;
         loop {
-            let length = match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Err(Errno::EINTR) => continue,
-                other => other?,
-            };
-            let mut rest = buffer.get(..length).unwrap_or_default();
+            let mut rest = receive(fd, buffer)?;
             while let Some((header, body, after)) = split(rest) {
                 rest = after;
-                if header.sequence != self.sequence {
+                if header.sequence != *sequence {
                     continue;
                 }
                 disturbed |= header.flags & libc::NLM_F_DUMP_INTR != 0;
                 match header.kind as i32 {
-                    // Both begin with the error number, negative, or 0.
                     libc::NLMSG_ERROR | libc::NLMSG_DONE => {
-                        return match number(body, 0).unwrap_or_default() as i32 {
-                            0 if disturbed => Err(Errno::EINTR),
-                            0 => Ok(()),
-                            errno => Err(Errno::from_raw(-errno)),
+                        return match outcome(body) {
+                            Ok(()) if disturbed => Err(Errno::EINTR),
+                            other => other,
                         };
                     }
                     _ => take(header.kind, body),
@@ -273,17 +294,68 @@ impl Socket {
             }
         }
     }
+
+    /// Send all requests at once, and wait for the acknowledgement of the last one that has NLM_F_ACK. The kernel
+    /// carries out each one in turn, also after one that failed; it tells of an error whether or not there is
+    /// NLM_F_ACK. After an error: the place of the first request that failed. Of the others one does not know.
+    pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Result<(), (usize, Errno)> {
+        let Socket { fd, sequence, buffer } = self;
+        let last = requests.iter().rposition(Request::wants_ack);
+        let first = sequence.wrapping_add(1);
+        let mut bytes = Vec::new();
+        for request in requests {
+            *sequence = sequence.wrapping_add(1);
+            bytes.extend(request.finish(*sequence));
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        send(fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|errno| (0, errno))?;
+        let Some(last) = last else { return Ok(()) };
+        loop {
+            let mut rest = receive(fd, buffer).map_err(|errno| (last, errno))?;
+            while let Some((header, body, after)) = split(rest) {
+                rest = after;
+                // Also what is left of an earlier batch that has failed: its place is past the last one.
+                let place = header.sequence.wrapping_sub(first) as usize;
+                if place > last || i32::from(header.kind) != libc::NLMSG_ERROR {
+                    continue;
+                }
+                outcome(body).map_err(|errno| (place, errno))?;
+                if place == last {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn receive<'b>(fd: &OwnedFd, buffer: &'b mut [u8]) -> nix::Result<&'b [u8]> {
+    loop {
+        match recv(fd.as_raw_fd(), buffer, MsgFlags::empty()) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(buffer.get(..other?).unwrap_or_default()),
+        }
+    }
+}
+
+/// What an acknowledgement or the end of a list begins with: the error number, negative, or 0.
+fn outcome(body: &[u8]) -> nix::Result<()> {
+    match number(body, 0).unwrap_or_default() as i32 {
+        0 => Ok(()),
+        errno => Err(Errno::from_raw(errno.wrapping_neg())),
+    }
 }
 
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn short(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn short(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
@@ -304,7 +376,7 @@ fn split(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
 }
 
 /// (type, value) pairs of what follows the fixed part of a message.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     const FLAGS: u16 = (libc::NLA_F_NESTED | libc::NLA_F_NET_BYTEORDER) as u16;
     std::iter::from_fn(move || {
         let length = short(bytes, 0)? as usize;
@@ -399,6 +471,50 @@ mod tests {
         assert!(rest.is_empty());
         assert_eq!(parse_link(body), Some(Link { index: 7, name: "eth0".to_string(), up: true }));
         assert_eq!(number(body, 12), Some(1), "only this flag is changed");
+    }
+
+    #[test]
+    fn attributes_in_attributes() {
+        let bytes = Request::new(7, 0)
+            .fixed(&[1, 0, 0, 0])
+            .nested(1, |inner| {
+                inner
+                    .text(2, "ab")
+                    .nested(3, |inner| inner.fixed(&[9; 8]).attribute(4, &[5]))
+                    .attribute(6, &[])
+            })
+            .attribute(8, &[1, 2, 3, 4])
+            .finish(1);
+        let (_, body, _) = split(&bytes).unwrap();
+        let outer: Vec<_> = attributes(&body[4..]).collect();
+        assert_eq!((outer.len(), outer[0].0, outer[1]), (2, 1, (8, &[1, 2, 3, 4][..])));
+        let inner: Vec<_> = attributes(outer[0].1).collect();
+        assert_eq!((inner.len(), inner[0], inner[1].0, inner[2]), (3, (2, &b"ab\0"[..]), 3, (6, &[][..])));
+        assert_eq!(inner[1].1[..8], [9; 8]);
+        assert_eq!(attributes(&inner[1].1[8..]).collect::<Vec<_>>(), [(4, &[5][..])]);
+    }
+
+    /// `test` in a network namespace of its own.
+    fn inside(test: impl FnOnce(Socket) + Send) {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                test(Socket::open().unwrap());
+            });
+        });
+    }
+
+    #[test]
+    fn a_batch_tells_which_request_failed_and_the_next_is_not_misled() {
+        inside(|mut socket| {
+            let up = |index, ack| Request::new(libc::RTM_SETLINK, ack).link(index, libc::IFF_UP as u32);
+            assert_eq!(socket.batch(vec![up(1, 0), up(1, 0), up(1, libc::NLM_F_ACK)]), Ok(()));
+            assert_eq!(socket.batch(vec![up(1, 0), up(7, 0), up(8, 0), up(1, 4)]), Err((1, Errno::ENODEV)));
+            assert_eq!(socket.batch(vec![up(1, 4), up(1, 4)]), Ok(()), "what was left over is passed over");
+            assert_eq!(socket.batch(vec![up(1, 4), up(9, 4)]), Err((1, Errno::ENODEV)));
+            assert!(socket.link("lo").unwrap().up);
+            assert_eq!(socket.batch(vec![]), Ok(()));
+        });
     }
 
     #[test]
