@@ -7,6 +7,7 @@
 mod counters;
 mod netlink;
 mod network;
+mod nft;
 
 use std::fmt;
 use std::fs::File;
@@ -20,6 +21,7 @@ use nix::sys::stat::fstat;
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
+pub use crate::nft::{admit, dismiss, foreign_drops, publications, publish, unpublish};
 
 /// Why a device is not in the container. It is on the host, as it was, unless `undo` says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,23 +164,23 @@ fn same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> nix::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::process::Command;
 
     use nix::sched::unshare;
 
     use super::*;
 
-    fn current() -> File {
+    pub(crate) fn current() -> File {
         File::open("/proc/thread-self/ns/net").unwrap()
     }
 
-    fn enter(namespace: &File) {
+    pub(crate) fn enter(namespace: &File) {
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
     }
 
     /// `ip` in the network namespace of this thread.
-    fn ip(args: &str) -> String {
+    pub(crate) fn ip(args: &str) -> String {
         let output = Command::new("ip").args(args.split(' ')).output().unwrap();
         assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
