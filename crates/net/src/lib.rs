@@ -10,6 +10,7 @@ mod bridge;
 mod counters;
 mod netlink;
 mod network;
+mod nft;
 mod sysctl;
 
 use std::fmt;
@@ -26,6 +27,7 @@ pub use crate::bridge::{occupied, raise_bridge, remove_bridge};
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
+pub use crate::nft::{admit, dismiss, foreign_drops, publications, publish, unpublish};
 pub use crate::sysctl::{Forwarding, forwarding, set_forwarding};
 
 /// What could not be done. Everything is as it was before, unless `undo` says otherwise.
