@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use coracle_net::{Endpoint, Network, Protocol, Publication, Store};
+use coracle_net::{Endpoint, Forwarding, Kind, Network, Protocol, Publication, Store, StoreError};
 use coracle_plan::Interface;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -386,10 +386,10 @@ impl Networks {
             return Ok(None);
         }
         runtime.make_root()?;
-        let store = store(&runtime.root)?;
+        let store = store(&runtime.root);
         let mut networks = Vec::new();
         for name in named {
-            networks.push(store.get(name, &coracle_net::occupied).map_err(failed)?);
+            networks.push(store.get(name, &|| Ok(coracle_net::occupied()?)).map_err(refused)?);
         }
         for address in &options.addresses {
             let mut subnets = networks.iter().flat_map(|network| &network.subnets);
@@ -412,7 +412,7 @@ impl Networks {
             if network.internal {
                 continue;
             }
-            warnings.extend(coracle_net::forward(network).map_err(failed)?);
+            warnings.extend(forward(network)?);
             if made {
                 let drops = coracle_net::foreign_drops().map_err(failed)?;
                 warnings.extend(drops.iter().map(|chain| {
@@ -437,7 +437,7 @@ impl Networks {
             let (here, elsewhere) = wanted.into_iter().partition::<Vec<_>, _>(of_this);
             wanted = elsewhere;
             let alive = |owner: &str| uses_its_address(root, owner);
-            let addresses = self.store.claim(network, owner, &here, &alive).map_err(failed)?;
+            let addresses = self.store.claim(network, owner, &here, &alive).map_err(refused)?;
             interfaces.push(Connected {
                 name: format!("eth{at}"),
                 network: network.name.clone(),
@@ -454,7 +454,7 @@ impl Networks {
             let Publish { host, host_port, port, protocol } = *publish;
             let exists = |owner: &str| has_directory(root, owner);
             let host_port =
-                self.store.claim_port(owner, protocol, host, host_port, &exists).map_err(failed)?;
+                self.store.claim_port(owner, protocol, host, host_port, &exists).map_err(refused)?;
             let same_family =
                 |address: &&(IpAddr, u8)| host.is_none_or(|host| host.is_ipv4() == address.0.is_ipv4());
             let before = ports.len();
@@ -508,6 +508,34 @@ impl Networks {
 
 fn failed(error: coracle_net::Error) -> Error {
     Error::new(Code::Network, error.to_string())
+}
+
+fn refused(error: StoreError) -> Error {
+    let code = match error.kind {
+        Kind::Invalid => Code::Invalid,
+        Kind::NotFound => Code::NotFound,
+        Kind::Exists => Code::Exists,
+        Kind::InUse => Code::Busy,
+        Kind::System => Code::System,
+    };
+    Error { code, message: error.message, hint: error.hint }
+}
+
+/// Whoever is connected wants to reach what is behind the host, so the host forwards; that is told.
+fn forward(network: &Network) -> Result<Option<String>> {
+    let before = coracle_net::forwarding().map_err(failed)?;
+    let needs = |v6: bool| network.subnets.iter().any(|range| range.gateway.is_ipv6() == v6);
+    let wanted = Forwarding { v4: needs(false) && !before.v4, v6: needs(true) && !before.v6 };
+    if wanted == Forwarding::default() {
+        return Ok(None);
+    }
+    coracle_net::set_forwarding(wanted).map_err(failed)?;
+    let families: Vec<&str> =
+        [(wanted.v4, "net.ipv4.ip_forward"), (wanted.v6, "net.ipv6.conf.all.forwarding")]
+            .into_iter()
+            .filter_map(|(on, name)| on.then_some(name))
+            .collect();
+    Ok(Some(format!("network {}: turned on {} of the host", network.name, families.join(" and "))))
 }
 
 /// `10.88.0.2/24`, as the record has it.
@@ -632,14 +660,14 @@ pub(crate) fn remove(root: &Path, id: &str, connection: Option<&Connection>) -> 
         connection.disconnect()?;
     }
     match root.join(NETWORKS).exists() {
-        true => store(root)?.release(id).map_err(failed),
+        true => store(root).release(id).map_err(refused),
         false => Ok(()),
     }
 }
 
 /// Where the definitions and claims are: beside the containers, under a name that no container can have.
-pub(crate) fn store(root: &Path) -> Result<Store> {
-    Store::open(&root.join(NETWORKS)).map_err(failed)
+pub(crate) fn store(root: &Path) -> Store {
+    Store::open(&root.join(NETWORKS))
 }
 
 /// A container that has ended cannot be started again, and its namespace is gone with its processes.
