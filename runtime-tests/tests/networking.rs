@@ -6,11 +6,9 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns, unshare};
+use runtime_tests::netns::{here, ip, leave_hosts_network, links, outside, within};
 use runtime_tests::{Bundle, Case, Container, Test, json, oar_only, run_case};
 
 /// For an answer that comes; on a machine that is emulated too.
@@ -25,8 +23,7 @@ fn case() -> Case {
 /// The case's thread, and what it starts, in a network namespace that plays the host. Nothing but the bridges is left there.
 fn alone(body: impl FnOnce(&Test)) {
     run_case(case(), |t| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        ip("link set lo up");
+        leave_hosts_network();
         body(t);
         t.delete_all();
         let left: Vec<String> = links().into_iter().filter(|name| is_of_container(name)).collect();
@@ -40,72 +37,8 @@ fn is_of_container(name: &str) -> bool {
         .is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-fn ip(args: &str) -> String {
-    let output = Command::new("ip").args(args.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Names of the links in this thread's network namespace.
-fn links() -> Vec<String> {
-    let text = ip("-o link");
-    let name = |line: &str| line.split(": ").nth(1).unwrap().split('@').next().unwrap().to_string();
-    text.lines().map(name).collect()
-}
-
-fn here() -> File {
-    File::open("/proc/thread-self/ns/net").unwrap()
-}
-
 fn namespace(c: &Container<'_>) -> File {
     File::open(format!("/proc/{}/ns/net", c.pid)).unwrap()
-}
-
-/// `work` in another network namespace, by a thread that ends there.
-fn within<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            work()
-        });
-        thread.join().unwrap()
-    })
-}
-
-/// A namespace outside: 198.51.100.1 (fd98::1), linked to the case's, which is 198.51.100.2 (fd98::2) and its route to everywhere.
-fn outside() -> File {
-    let outside = std::thread::scope(|scope| {
-        let make = || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            ip("link set lo up");
-            here()
-        };
-        scope.spawn(make).join().unwrap()
-    });
-    // ip takes a path for the name of a namespace.
-    let path = format!("/proc/{}/fd/{}", std::process::id(), outside.as_raw_fd());
-    ip(&format!("link add up1 type veth peer name up0 netns {path}"));
-    within(&outside, || {
-        ip("link set up0 up");
-        ip("addr add 198.51.100.1/24 dev up0");
-        ip("addr add fd98::1/64 nodad dev up0");
-    });
-    ip("addr add 198.51.100.2/24 dev up1");
-    ip("addr add fd98::2/64 nodad dev up1");
-    ip("link set up1 up");
-    ip("route add default via 198.51.100.1");
-    ip("route add default via fd98::1");
-    carrier("up1");
-    outside
-}
-
-/// Both ends are up: from here on no packet is lost. The kernel tells a moment after the second one was raised.
-fn carrier(link: &str) {
-    let deadline = Instant::now() + PATIENCE;
-    while !ip(&format!("-o link show dev {link}")).contains("state UP") {
-        assert!(Instant::now() < deadline, "{link} has no carrier");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
