@@ -74,8 +74,11 @@ struct View {
 }
 
 impl View {
-    fn of(t: &Test, root: &Path, at: PathBuf) -> Self {
-        let (upper, work) = (t.scratch("upper"), t.scratch("work"));
+    fn of(root: &Path, at: PathBuf) -> Self {
+        let (upper, work) = (at.with_file_name("upper"), at.with_file_name("work"));
+        for dir in [&upper, &work] {
+            fs::create_dir(dir).unwrap();
+        }
         fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).unwrap();
         let options =
             format!("lowerdir={},upperdir={},workdir={}", root.display(), upper.display(), work.display());
@@ -99,7 +102,7 @@ fn specified(t: &Test) -> (Bundle, View) {
     fs::create_dir(dir.join("rootfs")).unwrap();
     let mut b = Bundle { dir, config };
     b.set("/process/env/-", json!(format!("RT_TAG={}", t.tag)));
-    let view = View::of(t, &debian(t), b.rootfs());
+    let view = View::of(&debian(t), b.rootfs());
     (b, view)
 }
 
@@ -123,7 +126,7 @@ fn serving(t: &Test, args: &[&str]) -> (Bundle, View) {
         b.set(&format!("/process/capabilities/{set}"), caps.clone());
     }
     b.args(args);
-    let view = View::of(t, &made(t, "with-servers", "nginx,redis-server"), b.rootfs());
+    let view = View::of(&made(t, "with-servers", "nginx,redis-server"), b.rootfs());
     (b, view)
 }
 
@@ -175,7 +178,7 @@ fn based(t: &Test) -> (Bundle, View) {
     fs::remove_dir_all(b.rootfs()).unwrap();
     fs::create_dir(b.rootfs()).unwrap();
     b.set("/process/env", json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", format!("RT_TAG={}", t.tag)]));
-    let view = View::of(t, &debian(t), b.rootfs());
+    let view = View::of(&debian(t), b.rootfs());
     (b, view)
 }
 
