@@ -289,9 +289,10 @@ fn a_port_that_is_taken_is_refused_before_anything_changes() {
         t.rt(&["state", &id]).run().failed();
         drop(listener);
         let first = connected(t, &["--network", "default", "--publish", "8080:80"]);
-        for port in ["8080:80", "127.0.0.1:8080:81"] {
+        for (port, shown) in [("8080:80", "8080/tcp"), ("127.0.0.1:8080:81", "127.0.0.1:8080/tcp")] {
             let (_, create) = t.creation(&idle(t), &["--network", "default", "--publish", port]);
-            create.run().failed().clean_error().says("port 8080/tcp is in use by").says(&first.id);
+            let says = format!("port {shown} is in use by container {:?}", first.id);
+            create.run().failed().clean_error().says(&says);
         }
         // Another protocol's is another one.
         connected(t, &["--network", "default", "--publish", "8080:80/udp"]);
@@ -369,7 +370,7 @@ fn several_networks_and_wanted_addresses() {
 #[test]
 fn host_none_and_joined_namespaces() {
     alone(|t| {
-        ip("link add mark0 type dummy");
+        ip("link add mark0 type bridge");
         let seen = |flags: &[&str]| {
             let mut b = t.bundle();
             b.sh("ip -o link | cut -d: -f2");

@@ -116,7 +116,9 @@ fn bash() -> String {
             Kind::Switch(_) => return,
             Kind::Directory(_) => "compopt -o dirnames; return".to_string(),
             Kind::File(_) => "compopt -o default; return".to_string(),
-            Kind::Number(_) | Kind::Text(_) | Kind::Limit | Kind::Ignored => "return".to_string(),
+            Kind::Number(_) | Kind::Text(_) | Kind::Shaped(_) | Kind::Limit | Kind::Ignored => {
+                "return".to_string()
+            }
             Kind::Choice(choices, _) => {
                 format!("COMPREPLY=($(compgen -W '{}' -- \"$word\")); return", choices.join(" "))
             }
@@ -232,7 +234,9 @@ fn zsh_flag(text: &mut String, flag: &Flag, indent: &str) {
         Kind::Switch(_) => String::new(),
         Kind::Directory(_) => format!(":{}:_files -/", flag.value),
         Kind::File(_) => format!(":{}:_files", flag.value),
-        Kind::Number(_) | Kind::Text(_) | Kind::Limit | Kind::Ignored => format!(":{}:", flag.value),
+        Kind::Number(_) | Kind::Text(_) | Kind::Shaped(_) | Kind::Limit | Kind::Ignored => {
+            format!(":{}:", flag.value)
+        }
         Kind::Choice(choices, _) => format!(":{}:({})", flag.value, choices.join(" ")),
     };
     for name in spellings(flag) {
@@ -275,7 +279,7 @@ fn fish_flag(text: &mut String, flag: &Flag, condition: &str) {
         Kind::Switch(_) => String::new(),
         Kind::Directory(_) => " -x -a '(__fish_complete_directories)'".into(),
         Kind::File(_) => " -r -F".into(),
-        Kind::Number(_) | Kind::Text(_) | Kind::Limit | Kind::Ignored => " -x".into(),
+        Kind::Number(_) | Kind::Text(_) | Kind::Shaped(_) | Kind::Limit | Kind::Ignored => " -x".into(),
         Kind::Choice(choices, _) => format!(" -x -a '{}'", choices.join(" ")),
     };
     let doc = fish_text(flag.doc);
