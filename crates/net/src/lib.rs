@@ -4,9 +4,12 @@
 //! Never starts a program, and never changes the namespace of a thread of the caller. Names come from the plan; the
 //! devices stay in the container's namespace when it ends, and the kernel decides what becomes of them.
 
+mod claims;
 mod counters;
 mod netlink;
 mod network;
+mod ports;
+mod store;
 
 use std::fmt;
 use std::fs::File;
@@ -20,6 +23,8 @@ use nix::sys::stat::fstat;
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
+pub use crate::ports::PortClaim;
+pub use crate::store::{DEFAULT, Kind, NewNetwork, Store, StoreError};
 
 /// Why a device is not in the container. It is on the host, as it was, unless `undo` says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
