@@ -11,7 +11,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
 };
 
 use crate::counters::Counters;
@@ -25,8 +26,11 @@ const RTMSG: usize = 12;
 /// The kernel answers into buffers of 32 KiB at most (net/netlink/af_netlink.c).
 const ANSWER: usize = 64 * 1024;
 
+/// A batch of so many bytes fits into the buffer that every socket has (net.core.wmem_default).
+const SMALL: usize = 64 * 1024;
+
 /// How often a list that changed while it was read is read again.
-const DUMPS: u32 = 16;
+pub(crate) const DUMPS: u32 = 16;
 
 // linux/rtnetlink.h, linux/if_link.h: not in libc for every target.
 const IFLA_EXT_MASK: u16 = 29;
@@ -308,6 +312,12 @@ impl Request {
         request
     }
 
+    /// Have it acknowledged, as NLM_F_ACK does from the beginning.
+    pub(crate) fn acknowledge(&mut self) {
+        let flags = short(&self.0, 6).unwrap_or_default() | libc::NLM_F_ACK as u16;
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+    }
+
     fn wants_ack(&self) -> bool {
         short(&self.0, 6).is_some_and(|flags| i32::from(flags) & libc::NLM_F_ACK != 0)
     }
@@ -475,10 +485,18 @@ impl Socket {
         if bytes.is_empty() {
             return Ok(());
         }
+        if bytes.len() > SMALL {
+            // The kernel counts its own overhead.
+            setsockopt(fd, sockopt::SndBufForce, &(2 * bytes.len())).map_err(|errno| (0, errno))?;
+        }
         send(fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|errno| (0, errno))?;
         let Some(last) = last else { return Ok(()) };
         loop {
-            let mut rest = receive(fd, buffer).map_err(|errno| (last, errno))?;
+            let mut rest = match receive(fd, buffer) {
+                // More errors than fit. The first ones are there.
+                Err(Errno::ENOBUFS) => continue,
+                other => other.map_err(|errno| (last, errno))?,
+            };
             while let Some((header, body, after)) = split(rest) {
                 rest = after;
                 // Also what is left of an earlier batch that has failed: its place is past the last one.

@@ -338,9 +338,7 @@ fn decide(new: &NewNetwork, occupied: &[Subnet], others: &[Network]) -> Result<N
     let (mut ipv4, mut ipv6) = (given(true)?, given(false)?);
     for subnet in [ipv4, ipv6].into_iter().flatten() {
         check_subnet(&subnet)?;
-        if let Some(host) = occupied.iter().find(|host| host.overlaps(&subnet)) {
-            return Err(invalid(format!("subnet {subnet} overlaps with the host's {host}")));
-        }
+        // First, because the host has routes to what is ours.
         for other in others {
             if let Some(range) = other.subnets.iter().find(|range| range.subnet.overlaps(&subnet)) {
                 let theirs = range.subnet;
@@ -349,6 +347,9 @@ fn decide(new: &NewNetwork, occupied: &[Subnet], others: &[Network]) -> Result<N
                     other.name
                 )));
             }
+        }
+        if let Some(host) = occupied.iter().find(|host| host.overlaps(&subnet)) {
+            return Err(invalid(format!("subnet {subnet} overlaps with the host's {host}")));
         }
     }
     let mut taken = occupied.to_vec();
