@@ -7,10 +7,13 @@
 
 mod attach;
 mod bridge;
+mod claims;
 mod counters;
 mod netlink;
 mod network;
 mod nft;
+mod ports;
+mod store;
 mod sysctl;
 
 use std::fmt;
@@ -28,6 +31,8 @@ pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
 pub use crate::nft::{admit, dismiss, foreign_drops, publications, publish, unpublish};
+pub use crate::ports::PortClaim;
+pub use crate::store::{DEFAULT, Kind, NewNetwork, Store, StoreError};
 pub use crate::sysctl::{Forwarding, forwarding, set_forwarding};
 
 /// What could not be done. Everything is as it was before, unless `undo` says otherwise.

@@ -39,6 +39,7 @@ const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
 const NFTA_SET_DESC: u16 = 9;
 const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_USERDATA: u16 = 13;
 const NFTA_SET_DESC_CONCAT: u16 = 2;
 const NFTA_SET_FIELD_LEN: u16 = 1;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
@@ -89,6 +90,12 @@ const IPS_DST_NAT: u32 = 1 << 5;
 const ESTABLISHED_OR_RELATED: u32 = 1 << 1 | 1 << 2;
 /// A rule's comment in the data that libnftnl keeps with it: type, length, text with NUL.
 const UDATA_COMMENT: u8 = 0;
+
+/// What nft(8) keeps with a set of names, or it reads them from the other end: type, length, host's byte order.
+const UDATA_KEY_IN_HOST_ORDER: [u8; 6] = {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+};
 
 /// A set, or a map if it has data. Fields are padded to four bytes each.
 pub(super) struct Set {
@@ -291,6 +298,10 @@ impl Set {
         let body = match self.data {
             [] => body,
             data => body.number(NFTA_SET_DATA_TYPE, type_of(data)).number(NFTA_SET_DATA_LEN, length_of(data)),
+        };
+        let body = match self.key {
+            [INTERFACE] => body.attribute(NFTA_SET_USERDATA, &UDATA_KEY_IN_HOST_ORDER),
+            _ => body,
         };
         if !self.ranges {
             return body;

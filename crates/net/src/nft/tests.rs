@@ -239,18 +239,530 @@ fn ask(from: &Place, to: &str, server: &UdpSocket) -> String {
     peer.ip().to_string()
 }
 
+/// Is what is sent to this address stopped on its way? Then the server hears only of what the host tells it next, at
+/// `direct`, an address of the server's place.
+fn is_stopped(world: &World, from: &Place, to: &str, server: &UdpSocket, direct: &str) -> bool {
+    from.udp("0.0.0.0:0").send_to(b"stop", to).unwrap();
+    world.host.udp("0.0.0.0:0").send_to(b"next", direct).unwrap();
+    let mut word = [0; 4];
+    server.recv(&mut word).unwrap_or_else(|error| panic!("{direct}: {error}"));
+    if &word == b"next" {
+        return true;
+    }
+    assert_eq!(&word, b"stop");
+    server.recv(&mut word).unwrap();
+    assert_eq!(&word, b"next");
+    false
+}
+
+/// Everybody knows the link addresses on the way to everybody, so that no packet waits for them.
+fn introduce(world: &World) {
+    let World { client, host, neighbours: [one, two], stranger } = world;
+    for (place, own, host_address) in [
+        (client, "192.0.2.1:1", "192.0.2.2:1"),
+        (one, "10.90.1.2:1", "10.90.1.1:1"),
+        (two, "10.90.1.3:1", "10.90.1.1:1"),
+        (stranger, "10.90.2.2:1", "10.90.2.1:1"),
+    ] {
+        ask(place, host_address, &host.udp(host_address));
+        ask(host, own, &place.udp(own));
+    }
+}
+
+fn comments(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.contains("comment")).collect()
+}
+
 #[test]
-fn out_and_in() {
+fn a_container_reaches_what_is_outside_as_the_host() {
+    world(|world| {
+        let World { client, neighbours: [one, _], .. } = &world;
+        world.admit(&[network(1)]);
+        assert_eq!(talk(one, "192.0.2.1:80", &client.tcp("0.0.0.0:80")), "192.0.2.2");
+        assert_eq!(ask(one, "192.0.2.1:80", &client.udp("0.0.0.0:80")), "192.0.2.2");
+        assert_eq!(talk(one, "[2001:db8::1]:81", &client.tcp("[::]:81")), "2001:db8::2");
+    });
+}
+
+#[test]
+fn a_published_port_sees_who_asks() {
+    world(|world| {
+        let World { client, neighbours: [one, two], .. } = &world;
+        world.admit(&[network(1)]);
+        world.publish(&[
+            "8080/tcp=10.90.1.2:80",
+            "53/udp=10.90.1.2:5353",
+            "8080/tcp=[fd90:1::2]:80",
+            // One address comes before all of them.
+            "192.0.2.2:8081/tcp=10.90.1.3:80",
+            "8081/tcp=10.90.1.2:80",
+            "[2001:db8::2]:8081/udp=[fd90:1::3]:80",
+        ]);
+        let server = one.tcp("0.0.0.0:80");
+        assert_eq!(talk(client, "192.0.2.2:8080", &server), "192.0.2.1");
+        assert_eq!(ask(client, "192.0.2.2:53", &one.udp("0.0.0.0:5353")), "192.0.2.1");
+        assert_eq!(talk(client, "192.0.2.2:8081", &two.tcp("0.0.0.0:80")), "192.0.2.1");
+        assert_eq!(talk(client, "10.90.1.1:8081", &server), "192.0.2.1", "another address of the host");
+        drop(server);
+        assert_eq!(talk(client, "[2001:db8::2]:8080", &one.tcp("[::]:80")), "2001:db8::1");
+        assert_eq!(ask(client, "[2001:db8::2]:8081", &two.udp("[::]:80")), "2001:db8::1");
+    });
+}
+
+#[test]
+fn the_host_reaches_a_published_port() {
+    world(|world| {
+        let World { host, neighbours: [one, _], .. } = &world;
+        world.admit(&[network(1)]);
+        world.publish(&["8080/tcp=10.90.1.2:80", "127.0.0.1:53/udp=10.90.1.2:80", "8080/tcp=[fd90:1::2]:81"]);
+        let server = one.tcp("0.0.0.0:80");
+        assert_eq!(talk(host, "127.0.0.1:8080", &server), "10.90.1.1");
+        assert_eq!(talk(host, "192.0.2.2:8080", &server), "192.0.2.2");
+        assert_eq!(talk(host, "10.90.1.1:8080", &server), "10.90.1.1");
+        assert_eq!(ask(host, "127.0.0.1:53", &one.udp("0.0.0.0:80")), "10.90.1.1");
+        assert_eq!(talk(host, "[2001:db8::2]:8080", &one.tcp("[::]:81")), "2001:db8::2");
+        let error = host.connect("[::1]:8080").unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
+        // What the host serves itself elsewhere is left to it.
+        assert_eq!(talk(host, "127.0.0.1:8082", &host.tcp("127.0.0.1:8082")), "127.0.0.1");
+    });
+}
+
+/// With and without br_netfilter, which has packets inside of a bridge pass here too.
+#[test]
+fn a_container_reaches_its_own_published_port_and_a_neighbours() {
+    for filtered in ["0", "1"] {
+        world(|world| {
+            let World { host, neighbours: [one, two], stranger, .. } = &world;
+            for name in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+                if host.with(|| fs::exists(format!("/proc/sys/net/bridge/{name}"))).unwrap() {
+                    host.set(&format!("bridge/{name}"), filtered);
+                }
+            }
+            // Then the answer to one's own question has to leave by the port by which the question came.
+            host.ip("link set port1-2 type bridge_slave hairpin on");
+            world.admit(&[network(1), Network { isolate: true, ..network(2) }]);
+            world.publish(&["8080/tcp=10.90.1.2:80", "8080/tcp=[fd90:1::2]:81", "8080/udp=10.90.1.2:80"]);
+            let server = one.tcp("0.0.0.0:80");
+            for from in [one, two] {
+                assert_eq!(talk(from, "192.0.2.2:8080", &server), "10.90.1.1", "{filtered}");
+                assert_eq!(talk(from, "10.90.1.1:8080", &server), "10.90.1.1");
+                assert_eq!(ask(from, "192.0.2.2:8080", &one.udp("0.0.0.0:80")), "10.90.1.1");
+                assert_eq!(talk(from, "[2001:db8::2]:8080", &one.tcp("[::]:81")), "fd90:1::1");
+            }
+            // Of another network, be it isolated: it is a port of the host.
+            assert_eq!(talk(stranger, "192.0.2.2:8080", &server), "10.90.2.2");
+            // Not by way of the host at all.
+            assert_eq!(talk(two, "10.90.1.2:80", &server), "10.90.1.3");
+        });
+    }
+}
+
+#[test]
+fn what_is_not_published_is_not_reached_by_a_direct_route() {
     world(|world| {
         let World { client, host, neighbours: [one, _], .. } = &world;
         world.admit(&[network(1)]);
-        world.publish(&["8080/tcp=10.90.1.2:80", "53/udp=10.90.1.2:5353", "8080/tcp=[fd90:1::2]:80"]);
-        println!("{}", host.nft("list ruleset"));
-        assert_eq!(talk(one, "192.0.2.1:90", &client.tcp("0.0.0.0:90")), "192.0.2.2");
-        assert_eq!(talk(one, "[2001:db8::1]:91", &client.tcp("[::]:91")), "2001:db8::2");
-        assert_eq!(ask(one, "192.0.2.1:90", &client.udp("0.0.0.0:90")), "192.0.2.2");
-        assert_eq!(talk(client, "192.0.2.2:8080", &one.tcp("0.0.0.0:80")), "192.0.2.1");
-        assert_eq!(ask(client, "192.0.2.2:53", &one.udp("0.0.0.0:5353")), "192.0.2.1");
-        assert_eq!(talk(client, "[2001:db8::2]:8080", &one.tcp("[::]:80")), "2001:db8::1");
+        world.publish(&["80/udp=10.90.1.2:80"]);
+        introduce(&world);
+        let server = one.udp("10.90.1.2:80");
+        assert!(is_stopped(&world, client, "10.90.1.2:80", &server, "10.90.1.2:80"));
+        assert_eq!(ask(client, "192.0.2.2:80", &server), "192.0.2.1");
+        // And that it was ours that stopped it.
+        host.nft("flush chain inet coracle forward");
+        assert!(!is_stopped(&world, client, "10.90.1.2:80", &server, "10.90.1.2:80"));
     });
+}
+
+#[test]
+fn networks_reach_each_other_unless_one_is_isolated() {
+    for (isolated, stopped) in [([false, false], false), ([true, false], true), ([false, true], true)] {
+        world(|world| {
+            let World { client, neighbours: [one, two], stranger, .. } = &world;
+            let [first, second] = [1, 2]
+                .map(|number| Network { isolate: isolated[usize::from(number) - 1], ..network(number) });
+            world.admit(&[first, second]);
+            introduce(&world);
+            for (from, to, address) in [(one, stranger, "10.90.2.2:80"), (stranger, one, "10.90.1.2:80")] {
+                let server = to.udp(address);
+                assert_eq!(
+                    is_stopped(&world, from, address, &server, address),
+                    stopped,
+                    "{isolated:?} {address}"
+                );
+            }
+            assert_eq!(talk(one, "192.0.2.1:80", &client.tcp("0.0.0.0:80")), "192.0.2.2");
+            assert_eq!(ask(two, "10.90.1.2:81", &one.udp("0.0.0.0:81")), "10.90.1.3");
+        });
+    }
+}
+
+#[test]
+fn an_internal_network_ends_at_the_host() {
+    world(|world| {
+        let World { client, host, neighbours: [one, two], stranger } = &world;
+        world.admit(&[Network { internal: true, ..network(1) }, network(2)]);
+        world.publish(&["80/udp=10.90.2.2:80"]);
+        introduce(&world);
+        let outside = client.udp("192.0.2.1:80");
+        assert!(is_stopped(&world, one, "192.0.2.1:80", &outside, "192.0.2.1:80"));
+        let other = stranger.udp("10.90.2.2:80");
+        assert!(is_stopped(&world, one, "10.90.2.2:80", &other, "10.90.2.2:80"));
+        assert!(
+            is_stopped(&world, one, "10.90.1.1:80", &other, "10.90.2.2:80"),
+            "a published port of another"
+        );
+        let inside = one.udp("10.90.1.2:80");
+        assert!(is_stopped(&world, client, "10.90.1.2:80", &inside, "10.90.1.2:80"));
+        assert!(is_stopped(&world, stranger, "10.90.1.2:80", &inside, "10.90.1.2:80"));
+        assert_eq!(ask(two, "10.90.1.2:80", &inside), "10.90.1.3");
+        assert_eq!(ask(one, "10.90.1.1:81", &host.udp("10.90.1.1:81")), "10.90.1.2");
+        let path = "/proc/sys/net/ipv4/conf/coracle1/route_localnet";
+        assert_eq!(host.with(|| fs::read_to_string(path)).unwrap(), "0\n", "it has no use for it");
+    });
+}
+
+/// Whoever is on a link of the host may send it packets to 127.0.0.1; the kernel's own check is off for bridges, and
+/// comes after the translation elsewhere.
+#[test]
+fn the_hosts_loopback_is_not_reached_from_outside_of_it() {
+    world(|world| {
+        let World { client, host, neighbours: [one, _], stranger } = &world;
+        world.admit(&[network(1), network(2)]);
+        world.publish(&["127.0.0.1:81/udp=10.90.2.2:80"]);
+        introduce(&world);
+        for (place, gateway) in [(client, "192.0.2.2"), (one, "10.90.1.1")] {
+            place.ip("route del local 127.0.0.0/8 dev lo table local");
+            place.ip("route del local 127.0.0.1 dev lo table local");
+            place.ip(&format!("route add 127.0.0.1/32 via {gateway}"));
+        }
+        let service = host.udp("0.0.0.0:80");
+        assert!(is_stopped(&world, one, "127.0.0.1:80", &service, "10.90.1.1:80"));
+        let published = stranger.udp("10.90.2.2:80");
+        for from in [client, one] {
+            assert!(is_stopped(&world, from, "127.0.0.1:81", &published, "10.90.2.2:80"));
+        }
+        assert_eq!(ask(host, "127.0.0.1:81", &published), "10.90.2.1");
+        host.nft("flush chain inet coracle guard");
+        assert!(!is_stopped(&world, one, "127.0.0.1:80", &service, "10.90.1.1:80"));
+        host.nft(
+            "flush chain inet coracle prerouting
+             add rule inet coracle prerouting fib daddr type local jump published",
+        );
+        assert!(!is_stopped(&world, client, "127.0.0.1:81", &published, "10.90.2.2:80"));
+    });
+}
+
+#[test]
+fn many_admit_at_once() {
+    world(|world| {
+        let World { host, .. } = &world;
+        world.admit(&[network(1), network(2)]);
+        let once = host.nft("list table inet coracle");
+        assert_eq!(comments(&once).len(), 23, "{once}");
+        for _ in 0..10 {
+            host.nft("flush ruleset");
+            let start = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                for thread in 0..8 {
+                    let start = &start;
+                    scope.spawn(move || {
+                        enter(&host.0);
+                        start.wait();
+                        admit(&network(1 + thread % 2)).unwrap();
+                        publish(&[publication(&format!("{}/tcp=10.90.1.2:80", 80 + thread))]).unwrap();
+                    });
+                }
+            });
+            let text = host.nft("list table inet coracle");
+            assert_eq!(comments(&text), comments(&once));
+            for bridge in ["coracle1", "coracle2"] {
+                assert_eq!(
+                    text.matches(&format!("\"{bridge}\"")).count(),
+                    once.matches(&format!("\"{bridge}\"")).count()
+                );
+            }
+            assert_eq!(host.with(publications).unwrap().len(), 8);
+        }
+    });
+}
+
+#[test]
+fn networks_come_and_go_at_once() {
+    world(|world| {
+        let World { host, .. } = &world;
+        let start = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let start = &start;
+                scope.spawn(move || {
+                    enter(&host.0);
+                    let network = network(10 + thread);
+                    ip(&format!("link add {} type bridge", network.bridge));
+                    let ports = [publication(&format!("{}/tcp=10.90.{}.2:80", 80 + thread, 10 + thread))];
+                    start.wait();
+                    for _ in 0..20 {
+                        admit(&network).unwrap();
+                        publish(&ports).unwrap();
+                        assert!(publications().unwrap().contains(&ports[0]));
+                        unpublish(&ports).unwrap();
+                        dismiss(&network).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(host.nft("list ruleset"), "");
+    });
+}
+
+#[test]
+fn what_is_published_by_whom() {
+    world(|world| {
+        let host = &world.host;
+        let on = |text: &str| publication(text);
+        host.with(|| {
+            assert_eq!(publications(), Ok(vec![]), "without a table");
+            assert_eq!(unpublish(&[on("80/tcp=10.90.1.2:80")]), Ok(()));
+            let error = publish(&[on("80/tcp=10.90.1.2:80")]).unwrap_err();
+            assert_eq!(error.to_string(), "publish 80/tcp: table inet coracle: no such file or directory");
+            admit(&network(1)).unwrap();
+            let all = [
+                on("80/tcp=10.90.1.2:80"),
+                on("127.0.0.1:80/tcp=10.90.1.2:80"),
+                on("80/udp=10.90.1.2:80"),
+                on("80/udp=[fd90:1::2]:8080"),
+                on("[::1]:443/tcp=[fd90:1::2]:80"),
+            ];
+            publish(&all).unwrap();
+            assert_eq!(publications().unwrap(), all);
+            // All or none.
+            let taken =
+                [on("81/tcp=10.90.1.3:81"), on("127.0.0.1:80/tcp=10.90.1.3:80"), on("80/tcp=10.90.1.3:80")];
+            let error = publish(&taken).unwrap_err();
+            assert_eq!(error.to_string(), "publish 127.0.0.1:80/tcp: file exists");
+            assert_eq!(publish(&all[4..]).unwrap_err().to_string(), "publish [::1]:443/tcp: file exists");
+            let twice = [on("82/tcp=10.90.1.3:81"), on("82/tcp=10.90.1.3:81")];
+            assert_eq!(publish(&twice).unwrap_err().to_string(), "publish 82/tcp: file exists");
+            for wrong in ["0/tcp=10.90.1.2:80", "80/tcp=10.90.1.2:0", "127.0.0.1:80/tcp=[fd90:1::2]:80"] {
+                assert_eq!(publish(&[on(wrong)]).unwrap_err().errno, Errno::EINVAL, "{wrong}");
+            }
+            assert_eq!(publications().unwrap(), all);
+            // What leads elsewhere is somebody else's.
+            unpublish(&taken).unwrap();
+            assert_eq!(publications().unwrap(), all);
+            // Twice, and some of it not there.
+            for _ in 0..2 {
+                unpublish(&[on("9/tcp=10.90.1.2:80"), all[0], all[3]]).unwrap();
+                assert_eq!(publications().unwrap(), [all[1], all[2], all[4]]);
+            }
+            // 0.0.0.0 is every address.
+            publish(&[on("0.0.0.0:80/tcp=10.90.1.2:80")]).unwrap();
+            assert_eq!(publications().unwrap()[0], all[0]);
+        });
+    });
+}
+
+#[test]
+fn thousands_of_ports() {
+    world(|world| {
+        world.host.with(|| {
+            admit(&network(1)).unwrap();
+            let all: Vec<Publication> =
+                (1000..6000).map(|port| publication(&format!("{port}/tcp=10.90.1.2:{port}"))).collect();
+            publish(&all).unwrap();
+            assert_eq!(publications().unwrap(), all);
+            assert_eq!(publish(&all).unwrap_err().to_string(), "publish 1000/tcp: file exists");
+            // Rebuilt with all of them.
+            nft("flush chain inet coracle output");
+            admit(&network(1)).unwrap();
+            assert_eq!(publications().unwrap(), all);
+            unpublish(&all).unwrap();
+            assert_eq!(publications().unwrap(), []);
+        });
+    });
+}
+
+#[test]
+fn an_unpublished_port_is_closed() {
+    world(|world| {
+        let World { client, neighbours: [one, _], host, .. } = &world;
+        world.admit(&[network(1)]);
+        world.publish(&["80/tcp=10.90.1.2:80"]);
+        let server = one.tcp("0.0.0.0:80");
+        talk(client, "192.0.2.2:80", &server);
+        host.with(|| unpublish(&[publication("80/tcp=10.90.1.2:80")])).unwrap();
+        assert_eq!(client.connect("192.0.2.2:80").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+const FOREIGN: &str = "
+    table ip filter {
+        chain FORWARD { type filter hook forward priority filter; policy accept; ip saddr 10.0.0.0/8 counter; }
+        chain DOCKER { }
+    }
+    table ip nat {
+        chain POSTROUTING { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 masquerade; }
+    }
+    table inet firewalld {
+        set blocked { type ipv4_addr; flags interval; elements = { 198.51.100.0/24 } }
+        chain filter_FORWARD { type filter hook forward priority filter + 10; ip saddr @blocked reject; }
+    }
+    table ip6 coracle {
+        chain published { accept comment \"answers\"; }
+    }";
+
+#[test]
+fn tables_of_others_stay_as_they_are() {
+    world(|world| {
+        let host = &world.host;
+        let dump = || {
+            let tables = ["ip filter", "ip nat", "inet firewalld", "ip6 coracle"];
+            tables.map(|table| host.nft(&format!("list table {table}")))
+        };
+        host.nft(FOREIGN);
+        let all = host.nft("list ruleset");
+        let before = dump();
+        world.admit(&[network(1), network(2)]);
+        let ports = [publication("80/tcp=10.90.1.2:80")];
+        host.with(|| publish(&ports)).unwrap();
+        assert_eq!(dump(), before);
+        host.nft("flush chain inet coracle forward");
+        world.admit(&[network(1)]);
+        assert_eq!(dump(), before);
+        host.with(|| {
+            unpublish(&ports).unwrap();
+            dismiss(&network(1)).unwrap();
+            assert_eq!(dump(), before);
+            dismiss(&network(2)).unwrap();
+        });
+        assert_eq!(host.nft("list ruleset"), all);
+    });
+}
+
+#[test]
+fn chains_of_others_that_drop() {
+    world(|world| {
+        let host = &world.host;
+        host.nft(FOREIGN);
+        world.admit(&[network(1)]);
+        assert_eq!(host.with(foreign_drops), Ok(vec![]));
+        host.nft(
+            "chain ip filter FORWARD { policy drop; }
+             add table inet ours
+             add chain inet ours forward { type filter hook forward priority 10; policy drop; }
+             add chain inet ours input { type filter hook input priority 10; policy drop; }
+             add table ip6 filter
+             add chain ip6 filter FORWARD { type filter hook forward priority 0; policy drop; }",
+        );
+        let mut found = host.with(foreign_drops).unwrap();
+        found.sort();
+        assert_eq!(found, ["inet ours forward", "ip filter FORWARD", "ip6 filter FORWARD"]);
+    });
+}
+
+#[test]
+fn what_somebody_has_flushed_comes_back() {
+    world(|world| {
+        let World { client, host, neighbours: [one, _], .. } = &world;
+        world.admit(&[network(1), network(2)]);
+        world.publish(&["80/tcp=10.90.1.2:80"]);
+        let before = host.nft("list table inet coracle");
+        let server = one.tcp("0.0.0.0:80");
+        for script in [
+            "flush table inet coracle",
+            "flush chain inet coracle published",
+            "flush chain inet coracle guard; delete chain inet coracle guard",
+        ] {
+            host.nft(script);
+            assert_ne!(host.nft("list table inet coracle"), before);
+            world.admit(&[network(1)]);
+            let after = host.nft("list table inet coracle");
+            assert_eq!(comments(&after), comments(&before), "{script}");
+            assert_eq!(
+                after.matches("\"coracle2\"").count(),
+                before.matches("\"coracle2\"").count(),
+                "{after}"
+            );
+            talk(client, "192.0.2.2:80", &server);
+        }
+        // A rule of somebody's own in a chain of ours, as long as ours are there.
+        host.nft("insert rule inet coracle forward counter comment \"mine\"");
+        world.admit(&[network(1)]);
+        assert!(host.nft("list table inet coracle").contains("mine"));
+        // Nothing is left to know the ports from.
+        host.nft("flush ruleset");
+        world.admit(&[network(1)]);
+        assert_eq!(comments(&host.nft("list table inet coracle")), comments(&before));
+        assert_eq!(host.with(publications), Ok(vec![]));
+        assert_eq!(talk(one, "192.0.2.1:80", &client.tcp("0.0.0.0:80")), "192.0.2.2");
+    });
+}
+
+#[test]
+fn a_network_goes_and_the_table_with_the_last() {
+    world(|world| {
+        let host = &world.host;
+        host.with(|| {
+            dismiss(&network(1)).unwrap();
+            admit(&network(1)).unwrap();
+            let one = nft("list table inet coracle");
+            let isolated = Network { isolate: true, ..network(2) };
+            admit(&isolated).unwrap();
+            admit(&isolated).unwrap();
+            let path = "/proc/sys/net/ipv4/conf/coracle2/route_localnet";
+            assert_eq!(fs::read_to_string(path).unwrap(), "1\n");
+            // The flags are those of the table.
+            dismiss(&network(2)).unwrap();
+            assert_eq!(nft("list table inet coracle"), one);
+            assert_eq!(fs::read_to_string(path).unwrap(), "0\n");
+            dismiss(&network(2)).unwrap();
+            assert_eq!(nft("list table inet coracle"), one);
+            ip("link del coracle1");
+            dismiss(&network(1)).unwrap();
+            assert_eq!(nft("list ruleset"), "");
+        });
+    });
+}
+
+#[test]
+fn a_bridge_that_is_none() {
+    world(|world| {
+        world.host.with(|| {
+            for bridge in ["", "..", "all/../default", "sixteen-letters-"] {
+                let error = admit(&Network { bridge: bridge.to_string(), ..network(1) }).unwrap_err();
+                assert_eq!(error.to_string(), format!("bridge {bridge:?}: invalid argument"));
+            }
+            assert_eq!(nft("list ruleset"), "");
+            let error = admit(&network(9)).unwrap_err().to_string();
+            assert!(
+                error.ends_with("conf/coracle9/route_localnet to 1: no such file or directory"),
+                "{error}"
+            );
+        });
+    });
+}
+
+#[test]
+fn why_it_did_not_work() {
+    for (object, errno, says) in [
+        (None, Errno::EPERM, "table inet coracle: this needs CAP_NET_ADMIN: operation not permitted"),
+        (None, Errno::EOPNOTSUPP, "table inet coracle: kernel module nf_tables: operation not supported"),
+        (Some("set x"), Errno::ENOENT, "table inet coracle: set x: no such file or directory"),
+        (None, Errno::ENOMEM, "table inet coracle: cannot allocate memory"),
+    ] {
+        assert_eq!(explain(Refused { object: object.map(str::to_string), errno }).to_string(), says);
+    }
+}
+
+#[test]
+fn ranges_of_subnets() {
+    for (text, last) in [
+        ("10.1.2.0/24", "10.1.2.255"),
+        ("10.1.2.128/26", "10.1.2.191"),
+        ("10.1.2.3/32", "10.1.2.3"),
+        ("0.0.0.0/0", "255.255.255.255"),
+        ("fd00::/61", "fd00::7:ffff:ffff:ffff:ffff"),
+    ] {
+        assert_eq!(last_of(&text.parse().unwrap()), bytes_of(address(last)), "{text}");
+    }
 }
