@@ -322,6 +322,12 @@ impl Request {
         short(&self.0, 6).is_some_and(|flags| i32::from(flags) & libc::NLM_F_ACK != 0)
     }
 
+    fn without_ack(mut self) -> Request {
+        let flags = short(&self.0, 6).unwrap_or_default() & !(libc::NLM_F_ACK as u16);
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self
+    }
+
     fn finish(mut self, sequence: u32) -> Vec<u8> {
         let length = self.0.len() as u32;
         self.0[0..4].copy_from_slice(&length.to_ne_bytes());
@@ -470,16 +476,17 @@ impl Socket {
         }
     }
 
-    /// Send all requests at once, and wait for the acknowledgement of the last one that has NLM_F_ACK. The kernel
-    /// carries out each one in turn, also after one that failed; it tells of an error whether or not there is
-    /// NLM_F_ACK. After an error: the place of the first request that failed. Of the others one does not know.
+    /// Send all requests at once, and wait for the acknowledgement of the last one that has NLM_F_ACK; the others
+    /// lose it, since the kernel tells of errors without. It carries out each request in turn, also after one that
+    /// failed, before the call that sends them returns. After an error: the place of the first request that failed.
     pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Result<(), (usize, Errno)> {
         let Socket { fd, sequence, buffer } = self;
         let last = requests.iter().rposition(Request::wants_ack);
         let first = sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        for request in requests {
+        for (place, request) in requests.into_iter().enumerate() {
             *sequence = sequence.wrapping_add(1);
+            let request = if Some(place) == last { request } else { request.without_ack() };
             bytes.extend(request.finish(*sequence));
         }
         if bytes.is_empty() {
