@@ -429,7 +429,7 @@ impl Attempt {
             left.extend(removed.err().map(|error| error.message));
         }
         let network = connect::remove(self.directory.root(), self.directory.id(), self.network.as_ref());
-        left.extend(network.err().map(|error| error.message));
+        left.extend(network.map_err(|error| error.message).unwrap_or_else(Some));
         // The record stays with whatever could not be removed.
         if left.is_empty() {
             left.extend(self.directory.remove().err().map(|error| error.message));
