@@ -21,11 +21,14 @@ use crate::netlink::Socket;
 use crate::network::{Network, Protocol, Publication, Subnet};
 use crate::{Error, Result, failed, is_name};
 
+/// What a network is an element of; each key begins with the bridge's name.
+const NETWORK_SETS: [&str; 6] = [BRIDGES, INTERNAL, ISOLATED, WITHIN, BEHIND[0], BEHIND[1]];
+
 /// How often we begin anew when others change rules in between.
 const TRIES: u32 = 100;
 
-/// Have the table, complete, with this network in it. What is there already stays; a table that lacks a rule is made
-/// anew with its elements. May be called by many at once. Sets `route_localnet` of the bridge, which must be there, so
+/// Have the table, complete, with this network in it as it is now. A table that lacks a rule is made anew with its
+/// elements. May be called by many at once. Sets `route_localnet` of the bridge, which must be there, so
 /// that published ports are at 127.0.0.1 too.
 pub fn admit(network: &Network) -> Result<()> {
     if !is_name(&network.bridge) {
@@ -38,27 +41,31 @@ pub fn admit(network: &Network) -> Result<()> {
 }
 
 fn admit_once(socket: &mut Socket, network: &Network) -> std::result::Result<(), Refused> {
-    let found = list(socket, &rules::list_rules(), rules::parse_rule)?;
+    let name = interface(&network.bridge);
+    let wanted = elements(network);
     let mut batch = Batch::default();
-    if rules::is_complete(&found) {
-        add(&mut batch, &elements(network));
-        return match batch.commit(socket, None) {
-            // The table went in this moment.
-            Err(Refused { errno: Errno::ENOENT, .. }) => Err(Errno::ERESTART.into()),
-            other => other,
-        };
-    }
     let generation = generation(socket)?;
-    let mut kept = Vec::new();
-    if list(socket, &rules::list_tables(), rules::parse_table)?.iter().any(|name| name == TABLE) {
-        for set in &SETS {
-            kept.extend(elements_of(socket, set.name)?);
+    if rules::is_complete(&list(socket, &rules::list_rules(), rules::parse_rule)?) {
+        // The difference only: to write costs more than to read, even if it changes nothing.
+        for set in NETWORK_SETS {
+            let mut there = elements_of(socket, set)?;
+            there.retain(|element| element.key.starts_with(&name));
+            remove(&mut batch, there.iter().filter(|element| !wanted.contains(element)));
+            add(&mut batch, wanted.iter().filter(|element| element.set == set && !there.contains(element)));
         }
-        rules::delete_table(&mut batch);
+    } else {
+        let mut kept = Vec::new();
+        if list(socket, &rules::list_tables(), rules::parse_table)?.iter().any(|name| name == TABLE) {
+            for set in &SETS {
+                let of_network = NETWORK_SETS.contains(&set.name);
+                let all = elements_of(socket, set.name)?.into_iter();
+                kept.extend(all.filter(|element| !(of_network && element.key.starts_with(&name))));
+            }
+            rules::delete_table(&mut batch);
+        }
+        rules::add_table(&mut batch);
+        add(&mut batch, kept.iter().chain(&wanted));
     }
-    rules::add_table(&mut batch);
-    add(&mut batch, &kept);
-    add(&mut batch, &elements(network));
     batch.commit(socket, Some(generation))
 }
 
@@ -83,7 +90,7 @@ pub fn dismiss(network: &Network) -> Result<()> {
         if bridges.len() == 1 {
             rules::delete_table(&mut batch);
         } else {
-            for set in [BRIDGES, INTERNAL, ISOLATED, WITHIN, BEHIND[0], BEHIND[1]] {
+            for set in NETWORK_SETS {
                 let all = elements_of(&mut socket, set)?;
                 remove(&mut batch, all.iter().filter(|element| element.key.starts_with(&name)));
             }
@@ -191,7 +198,7 @@ fn set_route_localnet(bridge: &str, value: &str) -> Result<()> {
     })
 }
 
-fn add(batch: &mut Batch, elements: &[Element]) {
+fn add<'e>(batch: &mut Batch, elements: impl Iterator<Item = &'e Element>) {
     for element in elements {
         let request = element.request(libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE);
         batch.add(format!("element of {}", element.set), request);

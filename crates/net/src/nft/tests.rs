@@ -205,10 +205,13 @@ fn wait_for_carriers() {
     }
 }
 
-/// In a thread: what it enters ends with it.
+/// In a thread that is in none of the places unless it says so, and not in the machine's own namespace either.
 fn world(test: impl FnOnce(World) + Send) {
     std::thread::scope(|scope| {
-        scope.spawn(|| test(World::new()));
+        scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            test(World::new());
+        });
     });
 }
 
@@ -720,6 +723,49 @@ fn a_network_goes_and_the_table_with_the_last() {
             ip("link del coracle1");
             dismiss(&network(1)).unwrap();
             assert_eq!(nft("list ruleset"), "");
+        });
+    });
+}
+
+/// Its last owner may have gone without a word.
+#[test]
+fn a_network_that_has_changed() {
+    world(|world| {
+        world.host.with(|| {
+            admit(&network(2)).unwrap();
+            let before = network(1);
+            let now = Network {
+                subnets: vec![Range {
+                    subnet: "10.90.0.0/16".parse().unwrap(),
+                    gateway: address("10.90.0.1"),
+                }],
+                isolate: true,
+                ..network(1)
+            };
+            for script in ["", "flush chain inet coracle forward"] {
+                let list = |network: &Network| {
+                    admit(network).unwrap();
+                    NETWORK_SETS.map(|set| nft(&format!("list set inet coracle {set}")))
+                };
+                let first = list(&before);
+                nft(script);
+                let [_, _, isolated, _, behind4, behind6] = list(&now);
+                assert!(
+                    isolated.contains("\"coracle1\"") && behind4.contains("10.90.0.0/16"),
+                    "{isolated}{behind4}"
+                );
+                assert!(
+                    !behind4.contains("10.90.1.0") && !behind6.contains("coracle1"),
+                    "{behind4}{behind6}"
+                );
+                nft(script);
+                let last = list(&before);
+                assert_eq!(
+                    last.each_ref().map(|text| text.len()),
+                    first.each_ref().map(|text| text.len()),
+                    "{last:?}"
+                );
+            }
         });
     });
 }
