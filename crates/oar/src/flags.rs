@@ -67,6 +67,14 @@ pub(crate) struct Options {
     pub(crate) resources: Option<PathBuf>,
     pub(crate) limits: BTreeMap<&'static str, String>,
     pub(crate) rlimits: Vec<String>,
+
+    /// `network create`, as it was typed.
+    pub(crate) subnets: Vec<String>,
+    pub(crate) gateways: Vec<String>,
+    pub(crate) ipv6: bool,
+    pub(crate) mtu: u32,
+    pub(crate) internal: bool,
+    pub(crate) isolate: bool,
 }
 
 #[derive(Debug)]
@@ -118,6 +126,11 @@ pub(crate) enum Name {
     Spec,
     Features,
     Doctor,
+    NetworkCreate,
+    NetworkList,
+    NetworkInspect,
+    NetworkRemove,
+    NetworkPrune,
     Help,
     Man,
 }
@@ -125,6 +138,7 @@ pub(crate) enum Name {
 #[derive(Debug)]
 pub(crate) struct Verb {
     pub(crate) name: Name,
+    /// One word, or a group's and its own.
     pub(crate) word: &'static str,
     pub(crate) positional: Positional,
     pub(crate) flags: &'static [&'static [Flag]],
@@ -141,6 +155,8 @@ pub(crate) enum Positional {
     /// An ID, and whatever comes after it, flags or not.
     IdAndWords(&'static str),
     OptionalId,
+    /// The name of a network.
+    Network,
     Command,
 }
 
@@ -152,6 +168,7 @@ impl Positional {
             Positional::IdAndSignal => "ID [SIGNAL]",
             Positional::IdAndWords(shape) => shape,
             Positional::OptionalId => "[ID]",
+            Positional::Network => "NAME",
             Positional::Command => "[COMMAND]",
         }
     }
@@ -159,14 +176,20 @@ impl Positional {
     pub(crate) fn most(self) -> usize {
         match self {
             Positional::None => 0,
-            Positional::Id | Positional::OptionalId | Positional::Command => 1,
-            Positional::IdAndSignal => 2,
+            Positional::Id | Positional::OptionalId | Positional::Network => 1,
+            // A command may have two words.
+            Positional::IdAndSignal | Positional::Command => 2,
             Positional::IdAndWords(_) => usize::MAX,
         }
     }
 }
 
 impl Verb {
+    /// `network` of `network create`.
+    pub(crate) fn group(&self) -> Option<&'static str> {
+        self.word.split_once(' ').map(|(group, _)| group)
+    }
+
     pub(crate) fn every_flag(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         self.flags.iter().copied().flatten()
     }
@@ -238,7 +261,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
     HELP,
 ];
 
-const HELP: &[Flag] = &[short('h', switch("help", |o, v| o.help = v, "print help"))];
+pub(crate) const HELP: &[Flag] = &[short('h', switch("help", |o, v| o.help = v, "print help"))];
 
 const BUNDLE: &[Flag] = &[short(
     'b',
@@ -453,6 +476,30 @@ const UPDATE: &[Flag] = &[
     value("oom-score-adj", "N", Kind::Limit, "of the first process, -1000 to 1000"),
     value("l3-cache-schema", "SCHEMA", Kind::Limit, "resctrl: L3 cache"),
     value("mem-bw-schema", "SCHEMA", Kind::Limit, "resctrl: memory bandwidth"),
+];
+
+const NETWORK: &[Flag] = &[
+    value(
+        "subnet",
+        "SUBNET",
+        Kind::Text(|o, v| o.subnets.push(v)),
+        "the network's addresses, as 10.1.2.0/24; twice for one of IPv4 and one of IPv6 (default: an IPv4 one that \
+         is free)",
+    ),
+    value(
+        "gateway",
+        "ADDRESS",
+        Kind::Text(|o, v| o.gateways.push(v)),
+        "the host's own address in the subnet (default: the first one); may be repeated",
+    ),
+    switch("ipv6", |o, v| o.ipv6 = v, "both IPv4 and IPv6: what --subnet does not give is chosen"),
+    value("mtu", "BYTES", Kind::Number(|o, v| o.mtu = v), "the largest packet (default: the kernel's)"),
+    switch(
+        "internal",
+        |o, v| o.internal = v,
+        "its containers reach each other and the host's address in it, and nothing behind it",
+    ),
+    switch("isolate", |o, v| o.isolate = v, "it and other networks do not reach each other"),
 ];
 
 pub(crate) static VERBS: &[Verb] = &[
@@ -690,6 +737,58 @@ pub(crate) static VERBS: &[Verb] = &[
         doc: "check whether this host can run containers, as root and as an ordinary user",
         detail: "Each line is ok, missing or note; below what is missing is what to run or set. Nothing is changed. Exits \
                  with 0 when containers of the caller can run, with 1 otherwise.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkCreate,
+        word: "network create",
+        positional: Positional::Network,
+        flags: &[NETWORK, HELP],
+        doc: "define a network for containers",
+        detail: "Its bridge is made by the first container that is connected to it. The network `default` need not be \
+                 created; it can be, before its first use, to have other addresses.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkList,
+        word: "network ls",
+        positional: Positional::None,
+        flags: &[
+            &[
+                switch("json", |o, v| o.json = v, "print an array of definitions"),
+                short('q', switch("quiet", |o, v| o.quiet = v, "print the names only")),
+            ],
+            HELP,
+        ],
+        doc: "list the networks",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkInspect,
+        word: "network inspect",
+        positional: Positional::Network,
+        flags: &[HELP],
+        doc: "print a network and its containers as JSON",
+        detail: "Its definition, whether its bridge is up in this network namespace, and who has which address.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkRemove,
+        word: "network rm",
+        positional: Positional::Network,
+        flags: &[HELP],
+        doc: "remove a network that no container is connected to, with its bridge and rules",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkPrune,
+        word: "network prune",
+        positional: Positional::None,
+        flags: &[HELP],
+        doc: "remove every network without containers but `default`, and print their names",
+        detail: "Addresses and ports of containers that ended without being deleted become free.",
         hidden: false,
     },
     Verb {
