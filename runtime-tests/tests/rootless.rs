@@ -475,6 +475,89 @@ fn a_user_namespace_is_added_with_one_id() {
     });
 }
 
+/// A bundle with a file that only root and a group of the user's may read; the command reads it and shows its groups.
+fn with_a_groups_file(user: &User<'_>) -> (Bundle, String) {
+    let group = uid() + 1;
+    let mut b = user.t.bundle();
+    b.sh("cat /tmp/shared; id -G; exit 5");
+    b.write();
+    give(&b.dir);
+    let file = b.rootfs().join("tmp/shared");
+    fs::write(&file, "shared\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    lchown(&file, Some(0), Some(group)).unwrap();
+    (b, group.to_string())
+}
+
+/// As the user, with this group besides.
+fn in_group(user: &User<'_>, group: &str, args: &[&str]) -> Invocation {
+    let id = uid().to_string();
+    let argv = [&[user.runtime.to_str().unwrap()], args].concat();
+    let run = user.t.program(argv.iter().map(Into::into).collect());
+    run.wrap(&["setpriv", "--reuid", &id, "--regid", &id, "--groups", group, "--inh-caps=-all"])
+        .env("XDG_RUNTIME_DIR", user.run_dir.to_str().unwrap())
+}
+
+#[test]
+fn the_annotation_keeps_the_callers_groups() {
+    run_case(any().differs("runc", NO_AUTOMATIC), |t| {
+        let user = User::new(t);
+        let (mut b, group) = with_a_groups_file(&user);
+        b.set("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+        b.set("/process/user/additionalGids", json!([7]));
+        b.write();
+        let id = user.id();
+        let allow: &[&str] = if t.kind == Kind::Oar { &["--allow-annotations"] } else { &[] };
+        let words = [&["run"], allow, &["--bundle", b.dir.to_str().unwrap(), &id]].concat();
+        let accounts = Accounts { sub_ids: &format!("ann:{RANGE}:65536\n"), helpers: true };
+        let out = accounts.of(t, in_group(&user, &group, &words)).run();
+        out.expect_code(5);
+        assert_eq!(out.stdout, "shared\n0 65534\n", "{out}");
+        if t.kind == Kind::Oar {
+            out.says("warning: process.user.additionalGids: not set: the process keeps its caller's groups");
+            let words = ["run", "--bundle", b.dir.to_str().unwrap(), &id];
+            let out = accounts.of(t, in_group(&user, &group, &words)).run();
+            out.expect_code(5);
+            assert_eq!(out.stdout, "0 7\n", "without --allow-annotations it is a label: {out}");
+        }
+    });
+}
+
+#[test]
+fn the_callers_groups_are_kept_for_exec_too() {
+    run_case(oar_only("its flag"), |t| {
+        let user = User::new(t);
+        let (mut b, group) = with_a_groups_file(&user);
+        b.sh("echo up; exec sleep 1000");
+        b.write();
+        let id = user.id();
+        let accounts = Accounts { sub_ids: &format!("ann:{RANGE}:65536\n"), helpers: true };
+        let dir = b.dir.clone();
+        let bundle = dir.to_str().unwrap();
+        accounts.of(t, in_group(&user, &group, &["create", "--keep-groups", "-b", bundle, &id])).run().ok();
+        user.rt(&["start", &id]).run().ok();
+        let read = ["exec", "--user", "3:4", &id, "/bin/sh", "-c", "cat /tmp/shared; id -G"];
+        let out = in_group(&user, &group, &read).run();
+        assert_eq!(out.ok(), "shared\n4 65534\n", "{out}");
+        user.rt(&read).run().says("Permission denied");
+        user.rt(&["delete", "--force", &id]).run().ok();
+        // With one id there is no other way.
+        b.sh("cat /tmp/shared; id -G");
+        b.unmount("/dev/pts");
+        b.write();
+        let words = ["run", "--keep-groups", "-b", bundle, &id];
+        let accounts = Accounts { sub_ids: "", helpers: false };
+        let out = accounts.of(t, in_group(&user, &group, &words)).run();
+        assert_eq!(out.ok(), "shared\n0 65534\n", "{out}");
+        let dry = ["run", "--keep-groups", "--dry-run", "-b", bundle, &id];
+        accounts.of(t, in_group(&user, &group, &dry)).run().says("groups kept");
+        b.set("/process/user/additionalGids", json!([7]));
+        b.write();
+        let out = user.rt(&words).run();
+        out.clean_error().says("process.user.additionalGids: there is no way to have these and keep");
+    });
+}
+
 /// `id -u` and this, in a container with these of the host's namespaces.
 fn with_the_hosts(user: &User<'_>, namespaces: &[&str], script: &str) -> Bundle {
     let mut b = user.bundle();

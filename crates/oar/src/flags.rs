@@ -17,6 +17,7 @@ pub(crate) struct Options {
     pub(crate) cgroup_leaf: bool,
     pub(crate) strict: bool,
     pub(crate) allow_annotations: bool,
+    pub(crate) keep_groups: bool,
     pub(crate) help: bool,
     pub(crate) version: bool,
     pub(crate) generate: Option<String>,
@@ -288,7 +289,12 @@ const CREATE: &[Flag] = &[
     switch(
         "allow-annotations",
         |o, v| o.allow_annotations = v,
-        "follow annotations that change what is done, such as org.systemd.property.*",
+        "follow annotations that change what is done: org.systemd.property.*, run.oci.keep_original_groups",
+    ),
+    switch(
+        "keep-groups",
+        |o, v| o.keep_groups = v,
+        "keep the caller's supplementary groups, for files that only they may use",
     ),
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
 ];

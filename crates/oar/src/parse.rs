@@ -472,9 +472,15 @@ mod tests {
                 },
             ),
             (
-                "create --cgroup-leaf --strict -allow-annotations c",
+                "create --cgroup-leaf --strict -allow-annotations --keep-groups c",
                 "create c",
-                Options { cgroup_leaf: true, strict: true, allow_annotations: true, ..none() },
+                Options {
+                    cgroup_leaf: true,
+                    strict: true,
+                    allow_annotations: true,
+                    keep_groups: true,
+                    ..none()
+                },
             ),
             (
                 "run --strict=true --cgroup-leaf=false --allow-annotations=f c",

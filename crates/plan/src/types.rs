@@ -145,6 +145,8 @@ pub struct Options {
     pub strict: bool,
     /// Annotations that change what is done are followed.
     pub allow_annotations: bool,
+    /// The process has its creator's supplementary groups, instead of `process.user.additionalGids`.
+    pub keep_groups: bool,
     /// create + start in one command: the process is not parked, and hears the start on the control socket.
     pub run: bool,
 }
@@ -811,7 +813,8 @@ pub struct Identity {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// setgroups(2) is denied in this user namespace (a single unprivileged mapping): the list stays as it is.
+    /// The list stays as it is: setgroups(2) is denied in this user namespace (a single unprivileged mapping), or that
+    /// was asked for.
     pub keep_groups: bool,
     /// One bit for each capability number.
     pub bounding: u64,

@@ -1274,6 +1274,35 @@ fn t86_annotations_change_nothing_but_themselves() {
 }
 
 #[test]
+fn groups_are_kept_when_that_is_asked_for() {
+    let kept = |plan: &Plan| {
+        let identity = plan.steps.iter().find_map(|step| match &step.action {
+            Action::Identity(identity) => Some(identity),
+            _ => None,
+        });
+        identity.map(|identity| (identity.keep_groups, identity.groups.clone())).unwrap()
+    };
+    let none = || (true, Vec::new());
+    let flag = Options { keep_groups: true, ..options() };
+    let allowed = Options { allow_annotations: true, ..options() };
+    let plan = planned_on(&base(), &host(), &flag);
+    assert_eq!(kept(&plan), none());
+    assert!(explain(&plan).contains("groups kept"));
+    let annotation = ("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+    let groups = ("/process/user/additionalGids", json!([5]));
+    assert_eq!(kept(&planned(&with(&[annotation.clone(), groups.clone()]))), (false, vec![5]));
+    assert_eq!(kept(&planned_on(&with(&[annotation.clone()]), &host(), &allowed)), none());
+    let bad = with(&[("/annotations", json!({"run.oci.keep_original_groups": "0"}))]);
+    refuses_on(&bad, &host(), &allowed, "annotations[\"run.oci.keep_original_groups\"]", "must be 1 (got 0)");
+    // Both: who typed the flag can take one of them back, and who wrote the document is perhaps an engine.
+    let place = "process.user.additionalGids";
+    refuses_on(&with(&[groups.clone()]), &host(), &flag, place, "there is no way to have these");
+    let both = planned_on(&with(&[annotation, groups]), &host(), &allowed);
+    assert_eq!(kept(&both), none());
+    assert!(both.warnings.iter().any(|warning| warning.place == place), "{:?}", both.warnings);
+}
+
+#[test]
 fn in_a_user_namespace_device_nodes_are_bound() {
     let inside = Host { initial_user_namespace: false, ..host() };
     let plan = planned_on(&base(), &inside, &options());

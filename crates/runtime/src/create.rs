@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use coracle_cgroup::{Cgroup, Location};
-use coracle_plan::{Action, Namespace, Plan, Warning};
+use coracle_plan::{Action, MapWriter, Namespace, Plan, Warning};
 use coracle_program::MessageKind;
 use coracle_sys::clone;
 use coracle_sys::{Fd, fd, process, socket};
@@ -53,8 +53,10 @@ pub struct CreateOptions {
     pub cgroup_leaf: bool,
     /// What this host cannot do of the config is an error, not a warning.
     pub strict: bool,
-    /// Follow annotations that change what is done (`org.systemd.property.*`).
+    /// Follow annotations that change what is done (`org.systemd.property.*`, `run.oci.keep_original_groups`).
     pub allow_annotations: bool,
+    /// The container's processes have their callers' supplementary groups, not those of the config.
+    pub keep_groups: bool,
 }
 
 /// What run takes beside that.
@@ -521,6 +523,12 @@ fn intent(
         late_steps: step::after_start(plan),
         intel_rdt,
         no_new_keyring: options.no_new_keyring,
+        // Where setgroups is denied, exec finds that out again, and refuses groups.
+        keep_groups: plan.spawn.gid_writer != MapWriter::OwnId
+            && plan
+                .steps
+                .iter()
+                .any(|step| matches!(&step.action, Action::Identity(identity) if identity.keep_groups)),
         process: None,
     })
 }

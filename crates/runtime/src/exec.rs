@@ -476,6 +476,7 @@ fn decide(
             cgroup_leaf: false,
             strict: false,
             allow_annotations: false,
+            keep_groups: record.keep_groups,
             run: !parked,
         },
     );

@@ -56,6 +56,9 @@ pub(crate) struct Record {
     pub intel_rdt: Option<Rdt>,
     /// Its processes keep their callers' session keyrings.
     pub no_new_keyring: bool,
+    /// And their callers' supplementary groups.
+    #[serde(default)]
+    pub keep_groups: bool,
     /// Absent while the container is being created.
     pub process: Option<Process>,
 }
@@ -428,6 +431,7 @@ mod tests {
             late_steps: Vec::new(),
             intel_rdt: None,
             no_new_keyring: false,
+            keep_groups: false,
             process: Some(Process { pid: 7, start_time: 42 }),
         }
     }

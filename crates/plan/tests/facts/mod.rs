@@ -111,6 +111,7 @@ pub(crate) fn options() -> Options {
         cgroup_leaf: false,
         strict: false,
         allow_annotations: false,
+        keep_groups: false,
         run: false,
     }
 }
