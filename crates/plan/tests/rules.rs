@@ -1296,7 +1296,7 @@ fn groups_are_kept_when_that_is_asked_for() {
     refuses_on(&bad, &host(), &allowed, "annotations[\"run.oci.keep_original_groups\"]", "must be 1 (got 0)");
     // Both: who typed the flag can take one of them back, and who wrote the document is perhaps an engine.
     let place = "process.user.additionalGids";
-    refuses_on(&with(&[groups.clone()]), &host(), &flag, place, "there is no way to have these");
+    refuses_on(&with(std::slice::from_ref(&groups)), &host(), &flag, place, "there is no way to have these");
     let both = planned_on(&with(&[annotation, groups]), &host(), &allowed);
     assert_eq!(kept(&both), none());
     assert!(both.warnings.iter().any(|warning| warning.place == place), "{:?}", both.warnings);
