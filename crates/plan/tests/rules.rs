@@ -1291,7 +1291,7 @@ fn groups_are_kept_when_that_is_asked_for() {
     let annotation = ("/annotations", json!({"run.oci.keep_original_groups": "1"}));
     let groups = ("/process/user/additionalGids", json!([5]));
     assert_eq!(kept(&planned(&with(&[annotation.clone(), groups.clone()]))), (false, vec![5]));
-    assert_eq!(kept(&planned_on(&with(&[annotation.clone()]), &host(), &allowed)), none());
+    assert_eq!(kept(&planned_on(&with(std::slice::from_ref(&annotation)), &host(), &allowed)), none());
     let bad = with(&[("/annotations", json!({"run.oci.keep_original_groups": "0"}))]);
     refuses_on(&bad, &host(), &allowed, "annotations[\"run.oci.keep_original_groups\"]", "must be 1 (got 0)");
     // Both: who typed the flag can take one of them back, and who wrote the document is perhaps an engine.
