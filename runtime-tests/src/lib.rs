@@ -11,6 +11,7 @@ mod host;
 mod loop_device;
 mod receive;
 mod runtime;
+mod user;
 
 pub use bundle::{Bundle, busybox, hand_made_elf, hand_made_program};
 pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
@@ -21,3 +22,4 @@ pub use loop_device::LoopDevice;
 pub use receive::{Console, Received};
 pub use runtime::{Invocation, Out, Running};
 pub use serde_json::{Value, json};
+pub use user::{Accounts, User, give, uid};

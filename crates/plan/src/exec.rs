@@ -176,6 +176,7 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
         hooks: Default::default(),
         terminal,
         preserve_fds: options.preserve_fds,
+        keep_groups: options.keep_groups,
         warnings: check.warnings,
         notes: check.notes,
     })

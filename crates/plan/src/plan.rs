@@ -159,6 +159,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         hooks: hooks.outside,
         terminal: process.terminal().unwrap_or(false),
         preserve_fds: options.preserve_fds,
+        keep_groups: groups != Groups::Given,
         warnings: check.warnings,
         notes: check.notes,
     })

@@ -127,6 +127,7 @@ pub(crate) fn identity(
     namespaces.check_gid(check, "process.user.gid", user.gid());
     const PLACE: &str = "process.user.additionalGids";
     let mut groups = user.additional_gids().clone().unwrap_or_default();
+    let denied = namespaces.setgroups_denied;
     if kept != Groups::Given && !groups.is_empty() {
         if kept == Groups::Kept {
             check.violation(PLACE, "there is no way to have these and keep the caller's groups too");
@@ -143,11 +144,12 @@ pub(crate) fn identity(
             namespaces.check_gid(check, &format!("{PLACE}[{i}]"), gid);
         }
     }
-    // An unprivileged caller may write a gid map of its own, of one id, only after giving up setgroups(2)
-    // (CVE-2014-8989); a longer one is written by newgidmap, and setgroups stays.
-    let denied = namespaces.spawn.gid_writer == MapWriter::OwnId;
     if denied && !groups.is_empty() {
-        check.violation(PLACE, "setting groups is not permitted with a single unprivileged gid mapping");
+        let rule = match namespaces.spawn.gid_writer {
+            MapWriter::OwnId => "setting groups is not permitted with a single unprivileged gid mapping",
+            _ => "setting groups is not permitted in the caller's user namespace (/proc/self/setgroups)",
+        };
+        check.violation(PLACE, rule);
     }
     let identity = Identity {
         uid: user.uid(),

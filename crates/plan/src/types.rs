@@ -33,6 +33,7 @@ pub struct Host {
     pub privileged: bool,
     /// The caller's own user namespace is the initial one (its uid_map is the identity over all ids).
     pub initial_user_namespace: bool,
+    pub user_namespace: UserNamespace,
     /// Gathered for callers without privileges.
     pub sub_ids: SubIds,
     pub kernel: (u32, u32),
@@ -163,6 +164,26 @@ pub enum TerminalTo {
     Nowhere,
 }
 
+/// The caller's own user namespace. All of it is empty in the initial one, where there are no such limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserNamespace {
+    /// The ids that exist.
+    pub uid_map: Vec<IdMap>,
+    pub gid_map: Vec<IdMap>,
+    /// setgroups(2) is denied, here and in all user namespaces below (`/proc/self/setgroups`).
+    pub setgroups_denied: bool,
+    /// The caller's own namespaces of other kinds that belong to a user namespace above: CAP_SYS_ADMIN here means nothing
+    /// there.
+    pub foreign: Vec<Namespace>,
+}
+
+impl Host {
+    /// May the caller mount in the mount namespace that it is in?
+    pub fn may_mount(&self) -> bool {
+        self.privileged && !self.user_namespace.foreign.contains(&Namespace::Mount)
+    }
+}
+
 /// Everything that creating the container will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -180,6 +201,8 @@ pub struct Plan {
     pub hooks: Hooks,
     pub terminal: bool,
     pub preserve_fds: u32,
+    /// The process has its creator's groups because that was asked for: so do those of exec.
+    pub keep_groups: bool,
     pub warnings: Vec<Warning>,
     /// What is as the specification wants it, and may still explain a surprise: for those who ask for details.
     pub notes: Vec<Warning>,

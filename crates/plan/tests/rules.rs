@@ -1303,6 +1303,41 @@ fn groups_are_kept_when_that_is_asked_for() {
 }
 
 #[test]
+fn in_a_user_namespace_there_is_what_it_has() {
+    let one = vec![IdMap { container: 0, host: 1000, size: 1 }];
+    let own = UserNamespace {
+        uid_map: one.clone(),
+        gid_map: one,
+        setgroups_denied: true,
+        foreign: vec![Namespace::Mount, Namespace::Network],
+    };
+    let inside = Host { initial_user_namespace: false, user_namespace: own.clone(), ..host() };
+    assert!(!inside.may_mount() && host().may_mount());
+    let ids = with(&[("/process/user/uid", json!(7))]);
+    refuses_on(&ids, &inside, &options(), "process.user.uid", "is not mapped in the user namespace (got 7)");
+    let groups = with(&[("/process/user/additionalGids", json!([0]))]);
+    let place = "process.user.additionalGids";
+    refuses_on(&groups, &inside, &options(), place, "not permitted in the caller's user namespace");
+    // A namespace with the same ids, and setgroups is denied there too.
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let user = ("/linux/namespaces/-", json!({"type": "user"}));
+    let maps = [("/linux/uidMappings", map.clone()), ("/linux/gidMappings", map)];
+    let nested = with(&[user, maps[0].clone(), maps[1].clone()]);
+    let text = explain(&planned_on(&nested, &inside, &options()));
+    assert!(text.contains("groups kept"), "{text}");
+    // sysfs of a network namespace that somebody else has.
+    let mut sysfs =
+        with(&[("/mounts/-", json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}))]);
+    sysfs["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}]);
+    let text = explain(&planned_on(&sysfs, &inside, &options()));
+    assert!(text.contains("bind /sys at /sys: rbind"), "{text}");
+    let own = UserNamespace { foreign: Vec::new(), ..own };
+    let inside = Host { user_namespace: own, ..inside };
+    let text = explain(&planned_on(&sysfs, &inside, &options()));
+    assert!(text.contains("mount sysfs at /sys"), "{text}");
+}
+
+#[test]
 fn in_a_user_namespace_device_nodes_are_bound() {
     let inside = Host { initial_user_namespace: false, ..host() };
     let plan = planned_on(&base(), &inside, &options());

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use coracle_cgroup::{Cgroup, Location};
-use coracle_plan::{Action, MapWriter, Namespace, Plan, Warning};
+use coracle_plan::{Action, Namespace, Plan, Warning};
 use coracle_program::MessageKind;
 use coracle_sys::clone;
 use coracle_sys::{Fd, fd, process, socket};
@@ -300,7 +300,7 @@ impl Attempt {
                 plan,
                 location: &location,
                 cgroup: self.cgroup.as_ref(),
-                privileged: decided.host.privileged,
+                privileged: decided.host.may_mount(),
                 control: theirs.as_raw_fd(),
                 listener: listener.as_ref().map_or(-1, AsRawFd::as_raw_fd),
                 hook_output: hook_output.as_ref().map_or(-1, |(_, write)| write.as_raw_fd()),
@@ -523,12 +523,7 @@ fn intent(
         late_steps: step::after_start(plan),
         intel_rdt,
         no_new_keyring: options.no_new_keyring,
-        // Where setgroups is denied, exec finds that out again, and refuses groups.
-        keep_groups: plan.spawn.gid_writer != MapWriter::OwnId
-            && plan
-                .steps
-                .iter()
-                .any(|step| matches!(&step.action, Action::Identity(identity) if identity.keep_groups)),
+        keep_groups: plan.keep_groups,
         process: None,
     })
 }

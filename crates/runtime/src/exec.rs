@@ -254,7 +254,7 @@ impl Runtime {
             plan: &plan,
             location: &record.cgroup,
             cgroup: None,
-            privileged: host.privileged,
+            privileged: host.may_mount(),
             control: theirs.as_raw_fd(),
             listener: claim.as_ref().map_or(-1, |claim| claim.listener.as_raw_fd()),
             hook_output: -1,

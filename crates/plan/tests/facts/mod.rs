@@ -16,6 +16,7 @@ pub(crate) fn host() -> Host {
         egid: 0,
         privileged: true,
         initial_user_namespace: true,
+        user_namespace: UserNamespace::default(),
         sub_ids: SubIds::default(),
         kernel: (6, 18),
         last_capability: 40,
