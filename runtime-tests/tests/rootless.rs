@@ -576,8 +576,17 @@ impl Delegated {
     }
 
     fn enter(&self, run: Invocation) -> Invocation {
-        let script = format!("echo $$ >{}/shell/cgroup.procs && exec \"$@\"", self.0.display());
+        self.enter_at("shell", run)
+    }
+
+    fn enter_at(&self, name: &str, run: Invocation) -> Invocation {
+        let script = format!("echo $$ >{}/{name}/cgroup.procs && exec \"$@\"", self.0.display());
         run.wrap(&["sh", "-c", &script, "sh"])
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        let text = fs::read_to_string(self.0.join("cgroup.controllers")).unwrap();
+        text.split_whitespace().any(|name| name == controller)
     }
 }
 
@@ -619,12 +628,62 @@ fn a_cgroup_that_is_the_users_is_used() {
         out.says("hint: begin in one that the user may leave: ");
         user.rt(&["delete", "--force", &id]).run().ok();
         assert!(!group.exists());
-        // Its controllers are not the user's: the error names the one that is wanted, and what helps.
         b.set("/linux/resources", json!({"pids": {"limit": 9}}));
+        b.sh("i=0; while [ $i -lt 20 ]; do sleep 1000 & i=$((i+1)); done; echo all");
         let out = delegated.enter(user.making(&b, &["run"], &id)).run();
-        out.clean_error()
-            .says("needs the cgroup controller pids")
-            .says("hint: on cgroup v2 root can delegate it: ");
+        if delegated.has("pids") {
+            assert!(out.stderr.contains("fork") && !out.stdout.contains("all"), "{out}");
+        } else {
+            // It is not the user's: the error names it, and what helps.
+            out.clean_error()
+                .says("needs the cgroup controller pids")
+                .says("hint: on cgroup v2 root can delegate it: ");
+        }
         assert!(!group.exists(), "{out}");
     });
+}
+
+/// As in a service with `User=` and `Delegate=yes`: the cgroup above is root's.
+#[test]
+fn the_own_cgroup_is_used_when_what_is_above_is_not_the_users() {
+    run_case(
+        oar_only("peers want a path that the user may make").needs(cgroup2().is_some(), "cgroup2"),
+        |t| {
+            let delegated = Delegated::new(t);
+            let user = User::new(t);
+            let mut b = user.bundle();
+            b.sh("echo up; exec sleep 1000");
+            let id = user.id();
+            let enter = |run| delegated.enter_at(".", run);
+            let out = enter(user.making(&b, &["run", "--dry-run"], &id)).run();
+            out.says(&format!(
+                "cgroup   cgroupfs: {id} (below the caller's own: what is above is not theirs)"
+            ));
+            let created = enter(user.making(&b, &["--debug", "create"], &id)).run();
+            created.ok();
+            assert!(!created.stderr.contains("no cgroup"), "{created}");
+            let group = delegated.0.join(&id);
+            let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+            assert_eq!(procs.trim(), user.state(&id)["pid"].to_string());
+            user.rt(&["start", &id]).run().ok();
+            user.rt(&["pause", &id]).run().ok();
+            user.rt(&["resume", &id]).run().ok();
+            enter(user.rt(&["exec", &id, "/bin/true"])).run().ok();
+            // From a sibling of the container as well.
+            delegated.enter(user.rt(&["exec", &id, "/bin/true"])).run().ok();
+            user.rt(&["delete", "--force", &id]).run().ok();
+            assert!(!group.exists());
+            // Limits and processes exclude each other: this command is one.
+            b.set("/linux/resources", json!({"pids": {"limit": 9}}));
+            let out = enter(user.making(&b, &["run"], &id)).run();
+            out.clean_error();
+            if delegated.has("pids") {
+                out.says("enable cgroup controllers (+pids) where processes are in the cgroup itself: ");
+                out.says("hint: processes and limits below them exclude each other in cgroup v2: `mkdir CGROUP/shell");
+            } else {
+                out.says("needs the cgroup controller pids");
+            }
+            assert!(!group.exists(), "{out}");
+        },
+    );
 }

@@ -80,6 +80,9 @@ pub struct CgroupHost {
     /// Mount points of those above in which this caller may not make the cgroup that the document asks for. Empty for
     /// root.
     pub closed: Vec<String>,
+    /// Mount points where the caller's own cgroup is theirs and the one above is not: a relative path is below their own
+    /// there.
+    pub below_own: Vec<String>,
 }
 
 impl CgroupHost {
@@ -313,6 +316,8 @@ pub enum CgroupPath {
     Absolute(String),
     /// Beside the caller's own cgroup: relative to its parent.
     Relative(String),
+    /// Below the caller's own cgroup, in the hierarchies of [`CgroupHost::below_own`]; beside it in others.
+    Below(String),
 }
 
 /// A transient unit: `<prefix>-<name>.scope` in a slice, or a slice of its own (systemd.scope(5),

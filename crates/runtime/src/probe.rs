@@ -152,7 +152,7 @@ pub(crate) fn cgroup_rights(host: &mut Host, path: &CgroupPath, id: &Id) -> Resu
     if host.initial_user_namespace && host.euid == 0 {
         return Ok(());
     }
-    host.cgroup.closed = coracle_cgroup::closed(&host.cgroup, path, id.as_str())
+    coracle_cgroup::find_rights(&mut host.cgroup, path, id.as_str())
         .map_err(|error| Error::new(Code::Cgroup, error.to_string()))?;
     if !host.cgroup.closed.is_empty() {
         host.systemd = service_manager(host.euid);

@@ -27,6 +27,7 @@ pub(crate) fn host() -> Host {
             unified_controllers: ["cpu", "memory", "pids"].map(String::from).to_vec(),
             v1: Vec::new(),
             closed: Vec::new(),
+            below_own: Vec::new(),
         },
         systemd: ServiceManager::None,
         apparmor: true,
@@ -72,6 +73,7 @@ pub(crate) fn hybrid() -> Host {
                 v1("/sys/fs/cgroup/systemd", &["name=systemd"]),
             ],
             closed: Vec::new(),
+            below_own: Vec::new(),
         },
         ..host()
     }
@@ -92,6 +94,7 @@ pub(crate) fn v1() -> Host {
             unified_controllers: Vec::new(),
             v1: controllers.map(hierarchy).to_vec(),
             closed: Vec::new(),
+            below_own: Vec::new(),
         },
         ..host()
     }
