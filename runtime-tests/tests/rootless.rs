@@ -226,6 +226,15 @@ fn places_for_the_state() {
     });
 }
 
+/// As another ordinary user.
+fn stranger(user: &User<'_>, words: &[&str]) -> Invocation {
+    let argv = [&[user.runtime.to_str().unwrap()], words].concat();
+    let run = user.t.program(argv.iter().map(Into::into).collect());
+    let other =
+        run.wrap(&["setpriv", "--reuid", "424242", "--regid", "424242", "--clear-groups", "--inh-caps=-all"]);
+    other.env("XDG_RUNTIME_DIR", "/does/not/exist")
+}
+
 #[test]
 fn others_have_no_part_in_it() {
     run_case(any(), |t| {
@@ -234,16 +243,39 @@ fn others_have_no_part_in_it() {
         b.sh("echo up; exec sleep 1000");
         let (id, pid) = user.running(&b);
         let root = user.run_dir.join(t.runtime.file_name().unwrap());
-        for verb in [&["state"][..], &["kill"], &["exec"], &["delete", "--force"]] {
-            let words = [&["--root", root.to_str().unwrap()], verb, &[&id]].concat();
-            let words = if verb == ["exec"] { [&words[..], &["/bin/true"]].concat() } else { words };
-            let argv = [&[user.runtime.to_str().unwrap()], &words[..]].concat();
-            let other = t.program(argv.iter().map(Into::into).collect());
-            let other = other.wrap(&["setpriv", "--reuid", "424242", "--regid", "424242", "--clear-groups"]);
-            let out = other.env("XDG_RUNTIME_DIR", "/does/not/exist").run();
+        let root = root.to_str().unwrap();
+        let mine: &[&[&str]] = &[&["events", "--stats"], &["start"], &["wait"]];
+        let all: &[&[&str]] = &[
+            &["state"],
+            &["kill"],
+            &["kill", "--all"],
+            &["exec"],
+            &["delete"],
+            &["delete", "--force"],
+            &["pause"],
+            &["resume"],
+            &["ps"],
+            &["update", "--pids-limit", "1"],
+        ];
+        let own = if t.kind == Kind::Oar { mine } else { &[] };
+        for verb in all.iter().chain(own) {
+            let command: &[&str] = if verb[0] == "exec" { &["/bin/true"] } else { &[] };
+            let out = stranger(&user, &[&["--root", root], *verb, &[&id], command].concat()).run();
             out.failed();
+            if t.kind == Kind::Oar {
+                // exec has a status of its own for that.
+                assert_eq!(out.code, if verb[0] == "exec" { 255 } else { 1 }, "{out}");
+                assert!(out.is_one_line(), "{out}");
+                out.says("permission denied");
+            }
         }
+        // In a state of theirs there is no such container.
+        let theirs = t.scratch("theirs");
+        lchown(&theirs, Some(424_242), Some(424_242)).unwrap();
+        let out = stranger(&user, &["--root", theirs.to_str().unwrap(), "state", &id]).run();
+        out.failed().says(t.unknown());
         assert!(alive(pid.into()));
+        assert_eq!(user.state(&id)["status"], "running");
         user.rt(&["delete", "--force", &id]).run().ok();
     });
 }
