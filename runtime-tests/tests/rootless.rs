@@ -719,3 +719,42 @@ fn the_own_cgroup_is_used_when_what_is_above_is_not_the_users() {
         },
     );
 }
+
+#[test]
+fn sysctls_of_the_own_network_namespace() {
+    run_case(any(), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.namespace("network", "").set("/linux/sysctl", json!({"net.ipv4.ping_group_range": "0 0"}));
+        b.sh("cat /proc/sys/net/ipv4/ping_group_range");
+        assert_eq!(user.run(&b).ok(), "0\t0\n");
+        // Of the host's nothing is set.
+        b.without_namespace("network");
+        user.run(&b).failed();
+    });
+}
+
+#[test]
+fn what_root_alone_may_do_is_refused_in_words() {
+    run_case(oar_only("words of the errors"), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.namespace("network", "").set("/linux/netDevices", json!({"eth9": {}}));
+        user.run(&b).clean_error().says("linux.netDevices");
+        let mut b = user.bundle();
+        let source = t.scratch("shared");
+        give(&source);
+        let map = json!([{"containerID": 0, "hostID": uid(), "size": 1}]);
+        b.set(
+            "/mounts/-",
+            json!({"destination": "/mnt", "type": "bind", "source": source,
+            "options": ["bind"], "uidMappings": map, "gidMappings": map}),
+        );
+        user.run(&b).clean_error().says("mapping the ids of a bind takes CAP_SYS_ADMIN");
+        let mut b = user.bundle();
+        b.set("/linux/intelRdt", json!({"closID": "x"}));
+        user.run(&b).clean_error().says("linux.intelRdt");
+        let out = user.rt(&["checkpoint", "x"]).run();
+        out.failed().says("checkpoint");
+    });
+}

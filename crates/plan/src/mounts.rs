@@ -116,6 +116,12 @@ pub(crate) fn plan(
             &place,
             check,
         );
+        if ids != MountIdMap::None && read.bind.is_some() && !host.may_mount() {
+            // mount_setattr(2): a right over the filesystem, not only over the mount.
+            let rule = "mapping the ids of a bind takes CAP_SYS_ADMIN where its filesystem was mounted, which this \
+                        caller lacks";
+            check.violation(&place, rule);
+        }
         if target == "/dev" && read.bind.is_some() && !read.remount {
             planned.dev_is_bound = true;
         }

@@ -1303,6 +1303,23 @@ fn groups_are_kept_when_that_is_asked_for() {
 }
 
 #[test]
+fn the_ids_of_a_bind_are_not_for_an_ordinary_user_to_map() {
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let bind = with(&[
+        ("/linux/namespaces/-", json!({"type": "user"})),
+        ("/linux/uidMappings", map.clone()),
+        ("/linux/gidMappings", map.clone()),
+        (
+            "/mounts/-",
+            json!({"destination": "/mnt", "type": "bind", "source": "/srv", "options": ["bind"],
+                   "uidMappings": map, "gidMappings": map}),
+        ),
+    ]);
+    refuses_on(&bind, &user(), &options(), "mounts[1]", "mapping the ids of a bind takes CAP_SYS_ADMIN");
+    planned(&bind);
+}
+
+#[test]
 fn in_a_user_namespace_there_is_what_it_has() {
     let one = vec![IdMap { container: 0, host: 1000, size: 1 }];
     let own = UserNamespace {
