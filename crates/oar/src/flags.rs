@@ -222,6 +222,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
             "accepted for compatibility: true, false or auto; always found out",
         ),
         hidden(value("criu", "FILE", Kind::Ignored, "accepted for compatibility")),
+        hidden(ALLOW_ANNOTATIONS),
         value(
             "generate",
             "PAGE",
@@ -273,6 +274,13 @@ const PROCESS: &[Flag] = &[
     ),
 ];
 
+/// Of create and run. Engines can add flags in front of a verb only (Podman's `--runtime-flag`), so it is taken there too.
+const ALLOW_ANNOTATIONS: Flag = switch(
+    "allow-annotations",
+    |o, v| o.allow_annotations = v,
+    "follow annotations that change what is done: org.systemd.property.*, run.oci.keep_original_groups",
+);
+
 const CREATE: &[Flag] = &[
     switch(
         "no-pivot",
@@ -286,11 +294,7 @@ const CREATE: &[Flag] = &[
         "put the process into a sub-cgroup, as a systemd or an engine inside needs (cgroup v2)",
     ),
     switch("strict", |o, v| o.strict = v, "fail on what this host cannot do, instead of warning about it"),
-    switch(
-        "allow-annotations",
-        |o, v| o.allow_annotations = v,
-        "follow annotations that change what is done: org.systemd.property.*, run.oci.keep_original_groups",
-    ),
+    ALLOW_ANNOTATIONS,
     switch(
         "keep-groups",
         |o, v| o.keep_groups = v,
