@@ -237,6 +237,10 @@ fn inside_and_outside_see_the_same_containers() {
         assert_eq!(out.ok(), format!("{id}\n"), "{out}");
         let out = user.rt(&["exec", &id, "id", "-u"]).run();
         assert_eq!(out.ok(), "0\n", "{out}");
+        // Another one of unshare's is beside it.
+        let out = unshared(&user, "-Ur", &["exec", &id, "id", "-u"]).run();
+        out.expect_code(255).says("look at the container's namespaces: permission denied");
+        out.says("hint: exec works from the user namespace in which the container was made, or one above");
         user.rt(&["delete", "--force", &id]).run().ok();
     });
 }

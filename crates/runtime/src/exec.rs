@@ -568,6 +568,8 @@ impl Namespaces {
             Some(libc::ENOENT | libc::ESRCH) => {
                 Error::new(Code::State, "cannot exec in a stopped container: container not running")
             }
+            Some(libc::EACCES | libc::EPERM) => Error::io("look at the container's namespaces", &error)
+                .hint("exec works from the user namespace in which the container was made, or one above"),
             _ => Error::io("look at the container's namespaces", &error),
         };
         let path = |name: &str| format!("/proc/{pid}/ns/{name}");
