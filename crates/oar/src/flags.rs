@@ -19,6 +19,7 @@ pub(crate) struct Options {
     pub(crate) cgroup_leaf: bool,
     pub(crate) strict: bool,
     pub(crate) allow_annotations: bool,
+    pub(crate) keep_groups: bool,
     pub(crate) help: bool,
     pub(crate) version: bool,
     pub(crate) generate: Option<String>,
@@ -250,6 +251,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
             "accepted for compatibility: true, false or auto; always found out",
         ),
         hidden(value("criu", "FILE", Kind::Ignored, "accepted for compatibility")),
+        hidden(ALLOW_ANNOTATIONS),
         value(
             "generate",
             "PAGE",
@@ -301,6 +303,13 @@ const PROCESS: &[Flag] = &[
     ),
 ];
 
+/// Of create and run. Engines can add flags in front of a verb only (Podman's `--runtime-flag`), so it is taken there too.
+const ALLOW_ANNOTATIONS: Flag = switch(
+    "allow-annotations",
+    |o, v| o.allow_annotations = v,
+    "follow annotations that change what is done: org.systemd.property.*, run.oci.keep_original_groups",
+);
+
 const CREATE: &[Flag] = &[
     switch(
         "no-pivot",
@@ -314,10 +323,11 @@ const CREATE: &[Flag] = &[
         "put the process into a sub-cgroup, as a systemd or an engine inside needs (cgroup v2)",
     ),
     switch("strict", |o, v| o.strict = v, "fail on what this host cannot do, instead of warning about it"),
+    ALLOW_ANNOTATIONS,
     switch(
-        "allow-annotations",
-        |o, v| o.allow_annotations = v,
-        "follow annotations that change what is done, such as org.systemd.property.*",
+        "keep-groups",
+        |o, v| o.keep_groups = v,
+        "keep the caller's supplementary groups, for files that only they may use",
     ),
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
 ];

@@ -549,9 +549,20 @@ mod tests {
                 },
             ),
             (
-                "create --cgroup-leaf --strict -allow-annotations c",
+                "create --cgroup-leaf --strict -allow-annotations --keep-groups c",
                 "create c",
-                Options { cgroup_leaf: true, strict: true, allow_annotations: true, ..none() },
+                Options {
+                    cgroup_leaf: true,
+                    strict: true,
+                    allow_annotations: true,
+                    keep_groups: true,
+                    ..none()
+                },
+            ),
+            (
+                "--allow-annotations --root /r kill --all c",
+                "kill c 15",
+                Options { allow_annotations: true, root: path("/r"), all: true, ..none() },
             ),
             (
                 "run --strict=true --cgroup-leaf=false --allow-annotations=f c",
@@ -638,7 +649,7 @@ mod tests {
             // Decided at create, and only there.
             (&["start", "--strict", "c"], &["not defined: --strict"]),
             (&["delete", "--cgroup-leaf", "c"], &["not defined: --cgroup-leaf"]),
-            (&["--allow-annotations", "create", "c"], &["not defined: --allow-annotations"]),
+            (&["--strict", "create", "c"], &["not defined: --strict"]),
             (&["create", "--strict=2", "c"], &["\"2\" for --strict", "true or false"]),
             (&["kill", "c", "-9"], &["not defined: -9", "without a dash"]),
             (&["create", "--", "--bundle"], &["an ID must not start with '-' (got \"--bundle\")"]),

@@ -120,6 +120,7 @@ fn create_options(options: &Options, passed: Passed, log: &Log) -> CreateOptions
         cgroup_leaf: options.cgroup_leaf,
         strict: options.strict,
         allow_annotations: options.allow_annotations,
+        keep_groups: options.keep_groups,
     }
 }
 
