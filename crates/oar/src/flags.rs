@@ -332,7 +332,8 @@ const CREATE: &[Flag] = &[
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
 ];
 
-const NETWORK: &[Flag] = &[
+/// Of create and run.
+const CONNECT: &[Flag] = &[
     value(
         "network",
         "NETWORK",
@@ -517,7 +518,7 @@ pub(crate) static VERBS: &[Verb] = &[
         name: Name::Create,
         word: "create",
         positional: Positional::Id,
-        flags: &[BUNDLE, PROCESS, CREATE, NETWORK, HELP],
+        flags: &[BUNDLE, PROCESS, CREATE, CONNECT, HELP],
         doc: "build a container from a bundle, up to the point before its command runs",
         detail: "The bundle is a directory with a config.json of the OCI runtime specification and, usually, a root \
                  filesystem. The container then waits for `start`.",
@@ -584,7 +585,7 @@ pub(crate) static VERBS: &[Verb] = &[
             BUNDLE,
             PROCESS,
             CREATE,
-            NETWORK,
+            CONNECT,
             DETACH,
             &[
                 switch("keep", |o, v| o.keep = v, "do not delete the container when its command has ended"),
