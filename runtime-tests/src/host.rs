@@ -64,7 +64,15 @@ impl Host {
     /// What still carries the tag of the case: state, processes, cgroups.
     pub fn leftovers(test: &Test) -> Vec<String> {
         let mut list = Vec::new();
-        for name in names(test.state_root()) {
+        // Networks outlive containers; what a container has of one does not.
+        let networks = test.state_root().join("@network");
+        for name in names(networks.clone()) {
+            let claims = names(networks.join(&name))
+                .into_iter()
+                .filter(|claim| networks.join(&name).join(claim).is_symlink());
+            list.extend(claims.map(|claim| format!("a claim is left: {name}/{claim}")));
+        }
+        for name in names(test.state_root()).into_iter().filter(|name| name != "@network") {
             // runc and crun keep caches with a dot in front beside the containers.
             if test.kind == Kind::Oar || !name.starts_with('.') {
                 list.push(format!("state is left: {name}"));
