@@ -74,8 +74,9 @@ struct View {
 }
 
 impl View {
-    fn of(root: &Path, at: PathBuf) -> Self {
-        let (upper, work) = (at.with_file_name("upper"), at.with_file_name("work"));
+    /// What is written goes below `place`, which is the view's alone.
+    fn of(root: &Path, at: PathBuf, place: &Path) -> Self {
+        let (upper, work) = (place.join("upper"), place.join("work"));
         for dir in [&upper, &work] {
             fs::create_dir(dir).unwrap();
         }
@@ -102,7 +103,7 @@ fn specified(t: &Test) -> (Bundle, View) {
     fs::create_dir(dir.join("rootfs")).unwrap();
     let mut b = Bundle { dir, config };
     b.set("/process/env/-", json!(format!("RT_TAG={}", t.tag)));
-    let view = View::of(&debian(t), b.rootfs());
+    let view = View::of(&debian(t), b.rootfs(), &b.dir);
     (b, view)
 }
 
@@ -126,7 +127,7 @@ fn serving(t: &Test, args: &[&str]) -> (Bundle, View) {
         b.set(&format!("/process/capabilities/{set}"), caps.clone());
     }
     b.args(args);
-    let view = View::of(&made(t, "with-servers", "nginx,redis-server"), b.rootfs());
+    let view = View::of(&made(t, "with-servers", "nginx,redis-server"), b.rootfs(), &b.dir);
     (b, view)
 }
 
@@ -178,7 +179,7 @@ fn based(t: &Test) -> (Bundle, View) {
     fs::remove_dir_all(b.rootfs()).unwrap();
     fs::create_dir(b.rootfs()).unwrap();
     b.set("/process/env", json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", format!("RT_TAG={}", t.tag)]));
-    let view = View::of(&debian(t), b.rootfs());
+    let view = View::of(&debian(t), b.rootfs(), &b.dir);
     (b, view)
 }
 
@@ -459,7 +460,7 @@ struct Account {
 impl Account {
     /// By useradd(8), whose login shell finds the runtime in ~/bin.
     fn new(t: &Test) -> Self {
-        let etc = View::of(t, Path::new("/etc"), PathBuf::from("/etc"));
+        let etc = View::of(Path::new("/etc"), PathBuf::from("/etc"), &t.scratch("account"));
         let (name, home) = (t.tag.clone(), t.dir.join("home"));
         let uid = (500_000 + std::process::id() % 400_000).to_string();
         let words = ["useradd", "--no-log-init", "--create-home", "--home-dir", home.to_str().unwrap()];

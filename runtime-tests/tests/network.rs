@@ -11,7 +11,7 @@ fn case() -> Case {
 
 /// `oar network …` in a new network namespace, after a script.
 fn network(t: &Test, script: &str, args: &[&str]) -> Out {
-    let mut argv = vec![t.runtime.clone().into_os_string(), "--root".into(), t.root.clone().into()];
+    let mut argv = vec![t.runtime.clone().into_os_string(), "--root".into(), t.state_root().into()];
     argv.push("network".into());
     argv.extend(args.iter().map(Into::into));
     let shell = format!("set -e; {script}\nexec \"$@\"");
@@ -48,7 +48,7 @@ fn made_listed_inspected_and_removed() {
         assert_eq!(state["name"], "web");
         assert_eq!((&state["up"], &state["containers"]), (&Value::Bool(false), &Value::Array(vec![])));
         // The store is none of the containers.
-        assert_eq!(t.rt(&["list", "-q"]).ok(), "");
+        assert_eq!(t.rt(&["list", "-q"]).run().ok(), "");
 
         network(t, "", &["rm", "web"]).ok();
         network(t, "", &["inspect", "web"]).clean_error().says("network \"web\" does not exist");
@@ -60,8 +60,7 @@ fn made_listed_inspected_and_removed() {
 #[test]
 fn what_cannot_be_is_refused() {
     run_case(case(), |t| {
-        let route =
-            "ip link add made0 type dummy && ip addr add 10.1.2.1/16 dev made0 && ip link set made0 up";
+        let route = "ip link add made0 type veth peer name made1; ip addr add 10.1.2.1/16 dev made0; ip link set made0 up";
         for (args, says) in [
             (
                 &["--subnet", "10.1.2.0/24", "web"][..],
@@ -89,8 +88,7 @@ fn what_cannot_be_is_refused() {
 #[test]
 fn the_default_network_needs_no_create() {
     run_case(case(), |t| {
-        let route =
-            "ip link add made0 type dummy && ip addr add 10.89.0.1/23 dev made0 && ip link set made0 up";
+        let route = "ip link add made0 type veth peer name made1; ip addr add 10.89.0.1/23 dev made0; ip link set made0 up";
         let state = json(&network(t, route, &["inspect", "default"]));
         assert_eq!(
             (&state["bridge"], &state["subnets"][0]["subnet"]),
@@ -109,9 +107,9 @@ fn the_default_network_needs_no_create() {
 fn a_strangers_device_stays() {
     run_case(case(), |t| {
         network(t, "", &["create", "web"]).ok();
-        let root = t.root.to_str().unwrap().to_owned();
+        let root = t.state_root().to_str().unwrap().to_owned();
         let runtime = t.runtime.to_str().unwrap().to_owned();
-        let script = "ip link add oar-web type dummy && \"$1\" --root \"$2\" network inspect web && \
+        let script = "ip link add oar-web type veth peer name made1 && \"$1\" --root \"$2\" network inspect web && \
                       \"$1\" --root \"$2\" network rm web && ip link show oar-web";
         let argv = ["unshare", "-n", "sh", "-c", script, "sh", &runtime, &root];
         let out = t.program(argv.map(Into::into).to_vec()).run();

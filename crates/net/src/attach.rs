@@ -109,21 +109,25 @@ fn from_thread(endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<Vec<[u8;
     Ok(macs)
 }
 
-/// Remove host's ends, and so the pairs. One that is absent is fine, and a device that is not such an end stays.
+/// Take host's ends off their bridges, and down: nothing passes them any more. The pairs end with the namespace of the
+/// container, a moment after its last process; to remove them here takes the kernel ten milliseconds (docs/links.md). One
+/// that is absent is fine, and a device that is not such an end stays as it is.
 pub fn detach(host_names: &[String]) -> Result<()> {
     let mut host = Socket::open().map_err(failed("netlink socket"))?;
     for name in host_names.iter().filter(|name| is_name(name)) {
-        remove(&mut host, name)?;
+        change(&mut host, name, Request::cut_off)?;
     }
     Ok(())
 }
 
 fn remove(host: &mut Socket, name: &str) -> Result<()> {
+    change(host, name, Request::remove_link)
+}
+
+fn change(host: &mut Socket, name: &str, request: fn(i32) -> Request) -> Result<()> {
     let result = match host.link(name) {
         // By index: the name might be another's by now.
-        Ok(link) if link.kind == "veth" && link.group == GROUP => {
-            host.ask(Request::remove_link(link.index), |_, _| {})
-        }
+        Ok(link) if link.kind == "veth" && link.group == GROUP => host.ask(request(link.index), |_, _| {}),
         Ok(_) => Ok(()),
         Err(errno) => Err(errno),
     };
@@ -532,7 +536,7 @@ mod tests {
                 let mut buffer = [0];
                 let arrived = receive(&listener, &mut buffer);
                 assert!(arrived.is_ok() && buffer == [number], "{number}: {arrived:?} {buffer:?}");
-                detach(&["oar2".to_string()]).unwrap();
+                remove_pair("oar2");
             }
         });
     }
@@ -552,7 +556,7 @@ mod tests {
                 let mut buffer = [0];
                 let arrived = receive(&listener, &mut buffer);
                 assert!(arrived.is_ok() && buffer == [number], "{number}: {arrived:?} {buffer:?}");
-                detach(&["oar2".to_string()]).unwrap();
+                remove_pair("oar2");
             }
         });
     }
@@ -626,13 +630,18 @@ mod tests {
                             .unwrap_or_else(|error| panic!("{case}, {address}: {error}"));
                     }
                 }
-                detach(std::slice::from_ref(&next.host_name)).unwrap();
+                remove_pair(&next.host_name);
             }
         });
     }
 
+    /// Before its namespace ends.
+    fn remove_pair(name: &str) {
+        remove(&mut Socket::open().unwrap(), name).unwrap();
+    }
+
     #[test]
-    fn an_end_is_removed_with_the_pair_and_only_once() {
+    fn an_end_is_cut_off_and_only_ours() {
         between(|container| {
             raise();
             attach_one(&endpoint(2), container);
@@ -640,9 +649,13 @@ mod tests {
             let names = ["oar2", "absent", "br0", "other", "not a name"].map(str::to_string);
             assert_eq!(detach(&names), Ok(()));
             assert_eq!(detach(&names), Ok(()));
+            let link = ip("-o link show dev oar2");
+            assert!(!link.contains("master") && link.contains("state DOWN"), "{link}");
             let links = ip("-o link");
-            assert!(!links.contains("oar2") && links.contains("br0") && links.contains("other"), "{links}");
+            assert!(links.contains("br0") && links.contains("other"), "{links}");
+            remove_pair("oar2");
             assert!(!ip_in(container, "-o link").contains("eth0"));
+            assert_eq!(detach(&names), Ok(()));
             attach_one(&endpoint(2), container);
         });
     }
@@ -841,7 +854,7 @@ mod tests {
             }
             let names: Vec<String> = (2..202).map(|number| format!("oar{number}")).collect();
             detach(&names).unwrap();
-            assert!(!ip("-o link").contains("oar"));
+            assert!(!ip("-o link").contains("master"));
         });
     }
 }

@@ -313,6 +313,7 @@ mod tests {
                 attach(std::slice::from_ref(&endpoint), container.as_fd()).unwrap();
                 assert!(state().contains("mtu 1400") && state().contains(mac), "{}", state());
                 detach(&["oar-eth0".to_string()]).unwrap();
+                ip("link del oar-eth0");
                 assert!(state().contains("mtu 1400") && state().contains(mac), "{}", state());
             }
         });

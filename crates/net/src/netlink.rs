@@ -260,6 +260,16 @@ impl Request {
         Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK).link(index, libc::IFF_UP as u32)
     }
 
+    /// Off its bridge, and down. Unlike the removal, this waits for nobody.
+    pub(crate) fn cut_off(index: i32) -> Request {
+        // struct ifinfomsg: family, type, index, flags, and which of the flags are meant.
+        let [a, b, c, d] = index.to_ne_bytes();
+        let [e, f, g, h] = (libc::IFF_UP as u32).to_ne_bytes();
+        Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK)
+            .fixed(&[0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, e, f, g, h])
+            .attribute(libc::IFLA_MASTER, &0u32.to_ne_bytes())
+    }
+
     pub(crate) fn remove_link(index: i32) -> Request {
         Request::new(libc::RTM_DELLINK, libc::NLM_F_ACK).link(index, 0)
     }

@@ -403,7 +403,8 @@ mod tests {
             assert_eq!(claim(store, "web", "192.0.2.1", 8080), Ok(8080));
             assert_eq!(claim(store, "web", "::1", 8080), Ok(8080));
             assert_eq!(claim(store, "web", "", 8083), Ok(8083));
-            drop(listener);
+            // Not only closed: children of other tests may have a copy until they exec.
+            nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
             assert_eq!(claim(store, "web", "127.0.0.1", 8080), Ok(8080));
             let error = claim(store, "web", "198.51.100.1", 80).unwrap_err();
             let says = "port 198.51.100.1:80/tcp: 198.51.100.1 is not an address of this host";

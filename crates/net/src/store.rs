@@ -641,7 +641,7 @@ mod tests {
         let of_subnets = |texts: &[&str]| refused(&|new| new.subnets = subnets(texts));
         for (texts, says) in [
             (&["10.1.2.0/24"][..], "subnet 10.1.2.0/24 overlaps with the host's 10.1.0.0/16"),
-            (&["10.0.0.0/8"], "subnet 10.0.0.0/8 overlaps with the host's 10.1.0.0/16"),
+            (&["10.0.0.0/8"], "subnet 10.0.0.0/8 overlaps with 10.2.0.0/24 of network \"other\""),
             (&["10.2.0.128/25"], "subnet 10.2.0.128/25 overlaps with 10.2.0.0/24 of network \"other\""),
             (&["fd00:1::/120"], "subnet fd00:1::/120 overlaps with the host's fd00:1::/64"),
             (&["fd00:2::/48"], "subnet fd00:2::/48 overlaps with fd00:2::/64 of network \"other\""),

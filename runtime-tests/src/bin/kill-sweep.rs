@@ -218,10 +218,11 @@ fn delete(t: &Test, id: &str) -> Out {
     })
 }
 
-/// Links and rules of this network namespace.
+/// Links with a part in something, and rules, of this network namespace. A pair that is cut off ends with the container's
+/// namespace, a moment after its last process.
 fn rules() -> String {
     let output = std::process::Command::new("sh")
-        .args(["-c", "ip -o link | cut -d: -f2 | sort && exec nft -s list ruleset"])
+        .args(["-c", "ip -o link show up | cut -d: -f2 | sort && exec nft -s list ruleset"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
