@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Network devices of a container (runtime-spec config-linux.md "Network Devices"), by netlink.
+//! Networks of containers, and the devices that a container is given (runtime-spec config-linux.md "Network
+//! Devices"), by netlink.
 //!
 //! Never starts a program, and never changes the namespace of a thread of the caller. Names come from the plan; the
 //! devices stay in the container's namespace when it ends, and the kernel decides what becomes of them.
 
+mod attach;
+mod bridge;
 mod counters;
 mod netlink;
 mod network;
 mod nft;
+mod sysctl;
 
 use std::fmt;
 use std::fs::File;
@@ -18,12 +22,15 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
+pub use crate::attach::{Endpoint, attach, detach};
+pub use crate::bridge::{occupied, raise_bridge, remove_bridge};
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
 pub use crate::nft::{admit, dismiss, foreign_drops, publications, publish, unpublish};
+pub use crate::sysctl::{Forwarding, forwarding, set_forwarding};
 
-/// Why a device is not in the container. It is on the host, as it was, unless `undo` says otherwise.
+/// What could not be done. Everything is as it was before, unless `undo` says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// The call that failed, and for which device.
@@ -54,6 +61,10 @@ impl std::error::Error for Error {}
 
 fn failed(what: impl fmt::Display) -> impl FnOnce(Errno) -> Error {
     move |errno| Error { what: what.to_string(), errno, why: None, undo: None }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// A device as the caller had it, to put it back.
@@ -186,7 +197,7 @@ pub(crate) mod tests {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn ip_in(namespace: &File, args: &str) -> String {
+    pub(crate) fn ip_in(namespace: &File, args: &str) -> String {
         let here = current();
         enter(namespace);
         let text = ip(args);
@@ -196,7 +207,7 @@ pub(crate) mod tests {
 
     /// Run with a new network namespace in place of the host's, and another in place of the container's. They and
     /// all devices in them are gone when the last descriptor and thread are.
-    fn between(test: impl FnOnce(&File) + Send) {
+    pub(crate) fn between(test: impl FnOnce(&File) + Send) {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -205,6 +216,24 @@ pub(crate) mod tests {
                 test(&container);
             });
         });
+    }
+
+    /// One more network namespace.
+    pub(crate) fn namespace() -> File {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            current()
+        };
+        std::thread::spawn(make).join().unwrap()
+    }
+
+    /// What `act` gives in that namespace.
+    pub(crate) fn within<T: Send>(namespace: &File, act: impl FnOnce() -> T + Send) -> T {
+        let enter_and_act = || {
+            enter(namespace);
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(enter_and_act).join().unwrap())
     }
 
     /// A device that can move: one end of a pair. Its other end stays.

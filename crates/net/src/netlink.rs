@@ -5,7 +5,7 @@
 //! in which it was opened. Crates for netlink bring their own runtime, or hundreds of kilobytes of message types.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -16,10 +16,12 @@ use nix::sys::socket::{
 };
 
 use crate::counters::Counters;
+use crate::network::Subnet;
 
 const HEADER: usize = 16; // struct nlmsghdr
 const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
+const RTMSG: usize = 12;
 
 /// The kernel answers into buffers of 32 KiB at most (net/netlink/af_netlink.c).
 const ANSWER: usize = 64 * 1024;
@@ -35,6 +37,14 @@ const IFLA_EXT_MASK: u16 = 29;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const IFA_RT_PRIORITY: u16 = 9;
 const IFA_PROTO: u16 = 11;
+const IFAPROT_KERNEL_RA: u8 = 2;
+const RTPROT_RA: u8 = 9;
+const IF_OPER_UP: u8 = 6;
+// linux/veth.h; linux/if_link.h, enum of bridge ports.
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_BRPORT_MODE: u16 = 4;
+
+pub(crate) const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 
 /// Flags of an address that its owner chose; the others are the kernel's own marks (linux/if_addr.h).
 const CHOSEN_FLAGS: u32 = libc::IFA_F_NODAD
@@ -50,11 +60,44 @@ pub(crate) struct Socket {
     buffer: Vec<u8>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: i32,
     pub(crate) name: String,
     pub(crate) up: bool,
+    /// RFC 2863: it is up and has a carrier, and the kernel has acted on both.
+    pub(crate) operational: bool,
+    /// `veth`, `bridge`; empty: a device that has no such name.
+    pub(crate) kind: String,
+    /// Index of the bridge that it is a port of, or 0.
+    pub(crate) master: i32,
+    pub(crate) group: u32,
+    pub(crate) alias: String,
+    pub(crate) mac: Option<[u8; 6]>,
+    /// Bytes.
+    pub(crate) mtu: u32,
+}
+
+/// Two veth(4) devices: a port of a bridge here, and its peer in another namespace.
+#[derive(Debug)]
+pub(crate) struct Pair<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) bridge: i32,
+    pub(crate) group: u32,
+    pub(crate) mtu: u32,
+    pub(crate) peer: &'a str,
+    pub(crate) peer_mac: Option<[u8; 6]>,
+    pub(crate) netns: BorrowedFd<'a>,
+}
+
+/// A route, as far as one has to know it to keep out of its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) destination: Subnet,
+    /// Index of the device, or 0.
+    pub(crate) device: i32,
+    /// It is from a router advertisement.
+    pub(crate) advertised: bool,
 }
 
 /// An address of a device: what is needed to give it to another one.
@@ -69,6 +112,37 @@ pub(crate) struct Address {
 }
 
 impl Address {
+    /// A permanent global one. Of IPv6 without duplicate address detection: the caller knows that it is unique.
+    pub(crate) fn new(address: IpAddr, prefix: u8) -> Address {
+        let value = octets(address);
+        let mut attributes = vec![(libc::IFA_LOCAL, value.clone()), (libc::IFA_ADDRESS, value)];
+        let (family, flags) = match address {
+            IpAddr::V4(address) => {
+                let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
+                if hosts > 1 {
+                    let broadcast = (u32::from(address) | hosts).to_be_bytes();
+                    attributes.push((libc::IFA_BROADCAST, broadcast.to_vec()));
+                }
+                (libc::AF_INET, 0)
+            }
+            IpAddr::V6(_) => (libc::AF_INET6, libc::IFA_F_NODAD),
+        };
+        Address { family: family as u8, prefix, scope: libc::RT_SCOPE_UNIVERSE, flags, attributes }
+    }
+
+    /// Made by the kernel from a router advertisement (Linux 5.18 tells).
+    pub(crate) fn is_advertised(&self) -> bool {
+        self.attributes.contains(&(IFA_PROTO, vec![IFAPROT_KERNEL_RA]))
+    }
+
+    pub(crate) fn subnet(&self) -> Option<Subnet> {
+        // Of an address with a peer IFA_ADDRESS is the peer's, and the prefix its.
+        [libc::IFA_ADDRESS, libc::IFA_LOCAL].iter().find_map(|wanted| {
+            let (_, value) = self.attributes.iter().find(|(kind, _)| kind == wanted)?;
+            Subnet::of(address_of(value)?, self.prefix)
+        })
+    }
+
     /// Configured by somebody, and of meaning beyond the link: what config-linux.md wants to be kept. Others belong
     /// to the place that gave them (a DHCP lease, autoconfiguration), or are made again by the kernel.
     pub(crate) fn is_kept(&self) -> bool {
@@ -120,6 +194,87 @@ impl Request {
         self
     }
 
+    /// The request to give it to a device; `flags`: [`CREATE`], or that it may be there.
+    pub(crate) fn add_address(index: i32, address: &Address, flags: i32) -> Request {
+        let chosen = Address { flags: address.flags & CHOSEN_FLAGS, ..address.clone() };
+        let mut request = Request::new(libc::RTM_NEWADDR, flags).address(index, &chosen);
+        for (kind, value) in &chosen.attributes {
+            request = request.attribute(*kind, value);
+        }
+        request.attribute(libc::IFA_FLAGS, &chosen.flags.to_ne_bytes())
+    }
+
+    /// The host's end is up. Not the peer's: the kernel has no such order for a device of another message (ENOTCONN).
+    pub(crate) fn make_pair(pair: &Pair<'_>) -> Request {
+        // One queue at each end: without a qdisc a second one has no lock to avoid, and each costs objects in
+        // sysfs; the kernel would make as many as there are processors.
+        let common = |request: Request| {
+            request
+                .attribute(libc::IFLA_MTU, &pair.mtu.to_ne_bytes())
+                .attribute(libc::IFLA_NUM_TX_QUEUES, &1u32.to_ne_bytes())
+                .attribute(libc::IFLA_NUM_RX_QUEUES, &1u32.to_ne_bytes())
+        };
+        let peer = |request: Request| {
+            let request = common(request.link(0, 0).name(pair.peer))
+                .attribute(libc::IFLA_NET_NS_FD, &pair.netns.as_raw_fd().to_ne_bytes());
+            match pair.peer_mac {
+                Some(mac) => request.attribute(libc::IFLA_ADDRESS, &mac),
+                None => request,
+            }
+        };
+        let request = Request::new(libc::RTM_NEWLINK, CREATE).link(0, libc::IFF_UP as u32).name(pair.name);
+        common(request)
+            .attribute(libc::IFLA_MASTER, &pair.bridge.to_ne_bytes())
+            .attribute(libc::IFLA_GROUP, &pair.group.to_ne_bytes())
+            .nested(libc::IFLA_LINKINFO, |info| {
+                info.text(libc::IFLA_INFO_KIND, "veth")
+                    .nested(libc::IFLA_INFO_DATA, |data| data.nested(VETH_INFO_PEER, peer))
+            })
+    }
+
+    /// Frames may leave by the port by which they came: a container reaches its own published port.
+    pub(crate) fn hairpin(name: &str) -> Request {
+        Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK).link(0, 0).name(name).nested(
+            libc::IFLA_LINKINFO,
+            |info| {
+                info.text(libc::IFLA_INFO_SLAVE_KIND, "bridge")
+                    .nested(libc::IFLA_INFO_SLAVE_DATA, |data| data.attribute(IFLA_BRPORT_MODE, &[1]))
+            },
+        )
+    }
+
+    /// A bridge that is down.
+    pub(crate) fn make_bridge(name: &str, group: u32, mac: Option<[u8; 6]>) -> Request {
+        let request = Request::new(libc::RTM_NEWLINK, CREATE | libc::NLM_F_ACK)
+            .link(0, 0)
+            .name(name)
+            .attribute(libc::IFLA_GROUP, &group.to_ne_bytes())
+            .nested(libc::IFLA_LINKINFO, |info| info.text(libc::IFLA_INFO_KIND, "bridge"));
+        match mac {
+            Some(mac) => request.attribute(libc::IFLA_ADDRESS, &mac),
+            None => request,
+        }
+    }
+
+    pub(crate) fn set_up(index: i32) -> Request {
+        Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK).link(index, libc::IFF_UP as u32)
+    }
+
+    pub(crate) fn remove_link(index: i32) -> Request {
+        Request::new(libc::RTM_DELLINK, libc::NLM_F_ACK).link(index, 0)
+    }
+
+    /// The default route of the gateway's family, in the main table.
+    pub(crate) fn add_gateway(index: i32, gateway: IpAddr) -> Request {
+        let family = if gateway.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
+        // struct rtmsg: family, prefixes, tos, table, protocol, scope, type, flags.
+        let (table, protocol, kind) = (libc::RT_TABLE_MAIN, libc::RTPROT_STATIC, libc::RTN_UNICAST);
+        Request::new(libc::RTM_NEWROUTE, CREATE | libc::NLM_F_ACK)
+            .fixed(&[family, 0, 0, 0, table, protocol, libc::RT_SCOPE_UNIVERSE, kind, 0, 0, 0, 0])
+            .attribute(libc::RTA_OIF, &index.to_ne_bytes())
+            .attribute(libc::RTA_GATEWAY, &octets(gateway))
+    }
+
     /// struct ifaddrmsg.
     fn address(mut self, index: i32, address: &Address) -> Request {
         self.0.extend([address.family, address.prefix, address.flags as u8, address.scope]);
@@ -167,6 +322,12 @@ impl Request {
         short(&self.0, 6).is_some_and(|flags| i32::from(flags) & libc::NLM_F_ACK != 0)
     }
 
+    fn without_ack(mut self) -> Request {
+        let flags = short(&self.0, 6).unwrap_or_default() & !(libc::NLM_F_ACK as u16);
+        self.0[6..8].copy_from_slice(&flags.to_ne_bytes());
+        self
+    }
+
     fn finish(mut self, sequence: u32) -> Vec<u8> {
         let length = self.0.len() as u32;
         self.0[0..4].copy_from_slice(&length.to_ne_bytes());
@@ -209,38 +370,72 @@ impl Socket {
 
     /// All addresses of a device, in the kernel's order: of several in one subnet, the first is the primary one.
     pub(crate) fn addresses(&mut self, index: i32) -> nix::Result<Vec<Address>> {
-        let mut tries = 0;
-        loop {
-            let mut addresses = Vec::new();
-            // struct ifaddrmsg of zeroes: every family. The kernel lists all devices.
-            let mut request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP);
-            request.0.extend([0; IFADDRMSG]);
-            let result = self.ask(request, |kind, body| {
-                if kind == libc::RTM_NEWADDR && number(body, 4) == Some(index as u32) {
-                    addresses.extend(parse_address(body));
-                }
-            });
-            match result {
-                Err(Errno::EINTR) if tries < DUMPS => tries += 1,
-                other => return other.map(|()| addresses),
-            }
+        let all = self.all_addresses()?;
+        Ok(all.into_iter().filter(|(device, _)| *device == index).map(|(_, address)| address).collect())
+    }
+
+    /// With the index of the device of each.
+    pub(crate) fn all_addresses(&mut self) -> nix::Result<Vec<(i32, Address)>> {
+        // struct ifaddrmsg of zeroes: every family. The kernel lists all devices.
+        let request = Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP).fixed(&[0; IFADDRMSG]);
+        self.list(&request, libc::RTM_NEWADDR, |body| Some((number(body, 4)? as i32, parse_address(body)?)))
+    }
+
+    pub(crate) fn links(&mut self) -> nix::Result<Vec<Link>> {
+        let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP)
+            .link(0, 0)
+            .attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
+        self.list(&request, libc::RTM_NEWLINK, parse_link)
+    }
+
+    /// IPv4 and IPv6, of all tables, whatever is done with what they match.
+    pub(crate) fn routes(&mut self) -> nix::Result<Vec<Route>> {
+        let request = Request::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP).fixed(&[0; RTMSG]);
+        self.list(&request, libc::RTM_NEWROUTE, parse_route)
+    }
+
+    /// Would a packet to the address be for this namespace itself?
+    pub(crate) fn is_local(&mut self, address: IpAddr) -> nix::Result<bool> {
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
+        let octets = octets(address);
+        let request = Request::new(libc::RTM_GETROUTE, 0)
+            .fixed(&[family, 8 * octets.len() as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            .attribute(libc::RTA_DST, &octets);
+        let mut local = false;
+        let result = self.ask(request, |kind, body| {
+            // rtm_type.
+            local = kind == libc::RTM_NEWROUTE && body.get(7) == Some(&libc::RTN_LOCAL);
+        });
+        match result {
+            Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(false),
+            other => other.map(|()| local),
         }
     }
 
     /// Of every device but the loopback.
     pub(crate) fn counters(&mut self) -> nix::Result<Vec<Counters>> {
+        let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP).link(0, 0);
+        self.list(&request, libc::RTM_NEWLINK, parse_counters)
+    }
+
+    /// What `parse` makes of the answers of one kind. A list that changes meanwhile is asked for again.
+    fn list<T>(
+        &mut self,
+        request: &Request,
+        wanted: u16,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> nix::Result<Vec<T>> {
         let mut tries = 0;
         loop {
-            let mut counters = Vec::new();
-            let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP).link(0, 0);
-            let result = self.ask(request, |kind, body| {
-                if kind == libc::RTM_NEWLINK {
-                    counters.extend(parse_counters(body));
+            let mut list = Vec::new();
+            let result = self.ask(request.clone(), |kind, body| {
+                if kind == wanted {
+                    list.extend(parse(body));
                 }
             });
             match result {
                 Err(Errno::EINTR) if tries < DUMPS => tries += 1,
-                other => return other.map(|()| counters),
+                other => return other.map(|()| list),
             }
         }
     }
@@ -260,17 +455,11 @@ impl Socket {
     }
 
     pub(crate) fn set_up(&mut self, index: i32) -> nix::Result<()> {
-        self.ask(Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK).link(index, libc::IFF_UP as u32), |_, _| {})
+        self.ask(Request::set_up(index), |_, _| {})
     }
 
     pub(crate) fn add_address(&mut self, index: i32, address: &Address) -> nix::Result<()> {
-        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        let chosen = Address { flags: address.flags & CHOSEN_FLAGS, ..address.clone() };
-        let mut request = Request::new(libc::RTM_NEWADDR, flags).address(index, &chosen);
-        for (kind, value) in &chosen.attributes {
-            request = request.attribute(*kind, value);
-        }
-        self.ask(request.attribute(libc::IFA_FLAGS, &chosen.flags.to_ne_bytes()), |_, _| {})
+        self.ask(Request::add_address(index, address, libc::NLM_F_ACK | CREATE), |_, _| {})
     }
 
     /// Send a request and hand each answer to `take`, up to the last. EINTR: a list changed while it was sent.
@@ -305,16 +494,17 @@ impl Socket {
         }
     }
 
-    /// Send all requests at once, and wait for the acknowledgement of the last one that has NLM_F_ACK. The kernel
-    /// carries out each one in turn, also after one that failed; it tells of an error whether or not there is
-    /// NLM_F_ACK. After an error: the place of the first request that failed. Of the others one does not know.
+    /// Send all requests at once, and wait for the acknowledgement of the last one that has NLM_F_ACK; the others
+    /// lose it, since the kernel tells of errors without. It carries out each request in turn, also after one that
+    /// failed, before the call that sends them returns. After an error: the place of the first request that failed.
     pub(crate) fn batch(&mut self, requests: Vec<Request>) -> Result<(), (usize, Errno)> {
         let Socket { fd, sequence, buffer } = self;
         let last = requests.iter().rposition(Request::wants_ack);
         let first = sequence.wrapping_add(1);
         let mut bytes = Vec::new();
-        for request in requests {
+        for (place, request) in requests.into_iter().enumerate() {
             *sequence = sequence.wrapping_add(1);
+            let request = if Some(place) == last { request } else { request.without_ack() };
             bytes.extend(request.finish(*sequence));
         }
         if bytes.is_empty() {
@@ -405,13 +595,63 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 }
 
 fn parse_link(body: &[u8]) -> Option<Link> {
-    let (_, name) = attributes(body.get(IFINFOMSG..)?).find(|(kind, _)| *kind == libc::IFLA_IFNAME)?;
-    let name = name.split(|byte| *byte == 0).next()?;
-    Some(Link {
+    let text =
+        |value: &[u8]| String::from_utf8_lossy(value.split(|byte| *byte == 0).next().unwrap_or(&[])).into();
+    let mut name = None;
+    let mut link = Link {
         index: number(body, 4)? as i32,
-        name: String::from_utf8(name.to_vec()).ok()?,
         up: number(body, 8)? & libc::IFF_UP as u32 != 0,
-    })
+        ..Link::default()
+    };
+    for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
+        match kind {
+            libc::IFLA_IFNAME => {
+                name = Some(String::from_utf8(value.split(|b| *b == 0).next()?.to_vec()).ok()?)
+            }
+            libc::IFLA_OPERSTATE => link.operational = value == [IF_OPER_UP],
+            libc::IFLA_LINKINFO => {
+                let kind = attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
+                link.kind = kind.map(|(_, value)| text(value)).unwrap_or_default();
+            }
+            libc::IFLA_MASTER => link.master = number(value, 0)? as i32,
+            libc::IFLA_GROUP => link.group = number(value, 0)?,
+            libc::IFLA_IFALIAS => link.alias = text(value),
+            libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            libc::IFLA_MTU => link.mtu = number(value, 0)?,
+            _ => {}
+        }
+    }
+    Some(Link { name: name?, ..link })
+}
+
+fn parse_route(body: &[u8]) -> Option<Route> {
+    let &[family, prefix, _, _, _, protocol, ..] = body else { return None };
+    let mut destination = match i32::from(family) {
+        libc::AF_INET => IpAddr::from([0; 4]),
+        libc::AF_INET6 => IpAddr::from([0; 16]),
+        _ => return None,
+    };
+    let mut device = 0;
+    for (kind, value) in attributes(body.get(RTMSG..)?) {
+        match kind {
+            libc::RTA_DST => destination = address_of(value)?,
+            libc::RTA_OIF => device = number(value, 0)? as i32,
+            _ => {}
+        }
+    }
+    Some(Route { destination: Subnet::of(destination, prefix)?, device, advertised: protocol == RTPROT_RA })
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// None for the loopback, and for a message without counters.
@@ -487,7 +727,10 @@ mod tests {
         let (header, body, rest) = split(&bytes).unwrap();
         assert_eq!((header.kind, header.flags, header.sequence), (libc::RTM_SETLINK, 5, 3));
         assert!(rest.is_empty());
-        assert_eq!(parse_link(body), Some(Link { index: 7, name: "eth0".to_string(), up: true }));
+        assert_eq!(
+            parse_link(body),
+            Some(Link { index: 7, name: "eth0".to_string(), up: true, ..Link::default() })
+        );
         assert_eq!(number(body, 12), Some(1), "only this flag is changed");
     }
 
