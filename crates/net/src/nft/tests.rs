@@ -456,6 +456,29 @@ fn the_hosts_loopback_is_not_reached_from_outside_of_it() {
     });
 }
 
+/// Nor does a container pass for the host's loopback, to a service that trusts it.
+#[test]
+fn the_hosts_loopback_does_not_come_from_a_container() {
+    world(|world| {
+        let World { host, neighbours: [one, _], .. } = &world;
+        world.admit(&[network(1)]);
+        introduce(&world);
+        one.set("ipv4/conf/eth0/route_localnet", "1");
+        let spoof = one.udp("127.0.0.2:0");
+        let service = host.udp("10.90.1.1:80");
+        let next = || {
+            spoof.send_to(b"stop", "10.90.1.1:80").unwrap();
+            one.udp("0.0.0.0:0").send_to(b"next", "10.90.1.1:80").unwrap();
+            let mut word = [0; 4];
+            service.recv(&mut word).unwrap();
+            word
+        };
+        assert_eq!(&next(), b"next");
+        host.nft("flush chain inet coracle guard");
+        assert_eq!(&next(), b"stop");
+    });
+}
+
 #[test]
 fn many_admit_at_once() {
     world(|world| {
