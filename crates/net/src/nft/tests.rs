@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::*;
 use crate::network::Range;
@@ -60,7 +62,10 @@ impl Place {
     }
 
     fn tcp(&self, address: &str) -> TcpListener {
-        self.with(|| TcpListener::bind(address).unwrap())
+        let listener = self.with(|| TcpListener::bind(address).unwrap());
+        // For accept.
+        setsockopt(&listener, sockopt::ReceiveTimeout, &TimeVal::seconds(DEADLINE.as_secs() as i64)).unwrap();
+        listener
     }
 
     fn connect(&self, to: &str) -> std::io::Result<TcpStream> {
@@ -230,7 +235,7 @@ fn world(test: impl FnOnce(World) + Send) {
 /// A connection with a word each way: whom the server sees.
 fn talk(from: &Place, to: &str, server: &TcpListener) -> String {
     let mut client = from.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
-    let (mut served, peer) = server.accept().unwrap();
+    let (mut served, peer) = server.accept().unwrap_or_else(|error| panic!("{to}: {error}"));
     served.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut word = [0; 4];
     client.write_all(b"ping").unwrap();
