@@ -3,7 +3,7 @@
 //! the test makes. What must not arrive is followed by what does, on the same way to the same socket.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
@@ -56,13 +56,13 @@ impl Place {
     }
 
     fn udp(&self, address: &str) -> UdpSocket {
-        let socket = self.with(|| UdpSocket::bind(address).unwrap());
+        let socket = self.with(|| bound(|| UdpSocket::bind(address)));
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket
     }
 
     fn tcp(&self, address: &str) -> TcpListener {
-        let listener = self.with(|| TcpListener::bind(address).unwrap());
+        let listener = self.with(|| bound(|| TcpListener::bind(address)));
         // For accept.
         setsockopt(&listener, sockopt::ReceiveTimeout, &TimeVal::seconds(DEADLINE.as_secs() as i64)).unwrap();
         listener
@@ -76,6 +76,20 @@ impl Place {
 
     fn nft(&self, args: &str) -> String {
         self.with(|| nft(args))
+    }
+}
+
+/// A program that another test's thread starts has a copy of every descriptor until its exec, so that a port may be in use
+/// for a moment after its socket was closed.
+fn bound<T>(bind: impl Fn() -> std::io::Result<T>) -> T {
+    let started = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < DEADLINE => {
+                std::thread::yield_now();
+            }
+            other => return other.unwrap(),
+        }
     }
 }
 
@@ -342,7 +356,7 @@ fn the_host_reaches_a_published_port() {
         assert_eq!(ask(host, "127.0.0.1:53", &one.udp("0.0.0.0:80")), "10.90.1.1");
         assert_eq!(talk(host, "[2001:db8::2]:8080", &one.tcp("[::]:81")), "2001:db8::2");
         let error = host.connect("[::1]:8080").unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
         // What the host serves itself elsewhere is left to it.
         assert_eq!(talk(host, "127.0.0.1:8082", &host.tcp("127.0.0.1:8082")), "127.0.0.1");
     });
@@ -637,7 +651,7 @@ fn an_unpublished_port_is_closed() {
         let server = one.tcp("0.0.0.0:80");
         talk(client, "192.0.2.2:80", &server);
         host.with(|| unpublish(&[publication("80/tcp=10.90.1.2:80")])).unwrap();
-        assert_eq!(client.connect("192.0.2.2:80").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(client.connect("192.0.2.2:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
     });
 }
 
