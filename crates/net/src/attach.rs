@@ -451,9 +451,19 @@ mod tests {
         }
         let mut buffer = [0; 8];
         sender.send_to(b"ahoy", listener.local_addr().unwrap())?;
-        let (_, back) = listener.recv_from(&mut buffer)?;
+        let (_, back) = receive(&listener, &mut buffer)?;
         listener.send_to(b"aye", back)?;
-        sender.recv_from(&mut buffer).map(drop)
+        receive(&sender, &mut buffer).map(drop)
+    }
+
+    /// A wait with a limit is not taken up again by the kernel after an interruption (signal(7)).
+    fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+        loop {
+            match socket.recv_from(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
     }
 
     #[test]
@@ -520,7 +530,7 @@ mod tests {
                 attach_one(&endpoint(2), container);
                 sender.send_to(&[number], "10.9.0.2:9000").unwrap();
                 let mut buffer = [0];
-                let arrived = listener.recv_from(&mut buffer);
+                let arrived = receive(&listener, &mut buffer);
                 assert!(arrived.is_ok() && buffer == [number], "{number}: {arrived:?} {buffer:?}");
                 detach(&["oar2".to_string()]).unwrap();
             }
@@ -540,7 +550,7 @@ mod tests {
                 attach_one(&dual(2), container);
                 sender.send_to(&[number], "[fd00:9::2]:9000").unwrap();
                 let mut buffer = [0];
-                let arrived = listener.recv_from(&mut buffer);
+                let arrived = receive(&listener, &mut buffer);
                 assert!(arrived.is_ok() && buffer == [number], "{number}: {arrived:?} {buffer:?}");
                 detach(&["oar2".to_string()]).unwrap();
             }

@@ -85,6 +85,10 @@ fn complete(socket: &mut Socket, network: &Network, alias: &str, addresses: &[(I
                 let why = if address.is_ipv6() { ipv6(errno, mtu) } else { None };
                 because(why.or_else(|| permission(errno)), failed(format!("add {address}/{prefix}"))(errno))
             }
+            None if errno == Errno::EINVAL && network.mtu != 0 => {
+                let why = format!("an MTU of {} bytes may be the reason", network.mtu);
+                because(Some(why), failed("set it up")(errno))
+            }
             None => because(permission(errno), failed("set it up")(errno)),
         }
     })?;
@@ -331,9 +335,39 @@ mod tests {
                 error.ends_with("add fd00:9::1/64: invalid argument (IPv6 takes an MTU of 1280 bytes)"),
                 "{error}"
             );
+            let error = raise_bridge(&Network { mtu: 70_000, ..web() }).unwrap_err().to_string();
+            let says = "set it up: invalid argument (an MTU of 70000 bytes may be the reason)";
+            assert_eq!(error, format!("bridge \"br0\": {says}"));
+            assert!(!ip("-o link").contains("br0"));
             let long = Network { name: "n".repeat(300), ..web() };
             assert!(raise_bridge(&long).unwrap_err().to_string().ends_with("\": invalid argument"));
         });
+    }
+
+    /// Runs itself again, as a process without CAP_NET_ADMIN.
+    #[test]
+    fn the_missing_capability_is_named() {
+        const AGAIN: &str = "CORACLE_TEST_WITHOUT_NET_ADMIN";
+        if std::env::var_os(AGAIN).is_some() {
+            return between(|_| {
+                let error = raise_bridge(&web()).unwrap_err();
+                let why = "it takes CAP_NET_ADMIN in the user namespace that owns the network namespace";
+                assert_eq!(
+                    error.to_string(),
+                    format!("bridge \"br0\": make it: operation not permitted ({why})")
+                );
+                assert_eq!(remove_bridge("br0"), Ok(false));
+            });
+        }
+        let output = std::process::Command::new("setpriv")
+            .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["bridge::tests::the_missing_capability_is_named", "--exact"])
+            .env(AGAIN, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
     }
 
     #[test]
