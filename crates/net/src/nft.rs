@@ -9,7 +9,6 @@ mod message;
 mod rules;
 
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
 
 use nix::errno::Errno;
@@ -17,12 +16,15 @@ use nix::libc;
 
 use self::message::{Batch, Refused, generation, list, open};
 use self::rules::{ADDRESSED, BEHIND, BRIDGES, Element, INTERNAL, ISOLATED, PORTS, SETS, TABLE, WITHIN};
+use crate::attach::{because, permission};
 use crate::netlink::Socket;
 use crate::network::{Network, Protocol, Publication, Subnet};
-use crate::{Error, Result, failed, is_name};
+use crate::{Error, Result, failed, is_name, sysctl};
 
 /// What a network is an element of; each key begins with the bridge's name.
 const NETWORK_SETS: [&str; 6] = [BRIDGES, INTERNAL, ISOLATED, WITHIN, BEHIND[0], BEHIND[1]];
+
+const ROUTE_LOCALNET: &str = "route_localnet";
 
 /// How often we begin anew when others change rules in between.
 const TRIES: u32 = 100;
@@ -74,7 +76,7 @@ pub fn dismiss(network: &Network) -> Result<()> {
     if routes_localnet(network) && is_name(&network.bridge) {
         // The rules that make up for it are gone afterwards.
         match set_route_localnet(&network.bridge, "0") {
-            Err(Error { errno: Errno::ENOENT, .. }) => {}
+            Err(Error { errno: Errno::ENODEV, .. }) => {}
             other => other?,
         }
     }
@@ -107,14 +109,16 @@ pub fn publish(publications: &[Publication]) -> Result<()> {
         let what = format!("publish {}", Port(publication));
         let element = element_of(publication).ok_or_else(|| failed(&what)(Errno::EINVAL))?;
         let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        batch.add(what, element.request(libc::NFT_MSG_NEWSETELEM, create));
+        batch.add(what, "", element.request(libc::NFT_MSG_NEWSETELEM, create));
     }
     let mut socket = open().map_err(|errno| explain(errno.into()))?;
     batch.commit(&mut socket, None).map_err(|refused| match refused {
-        // Of a kernel that sees that it leads elsewhere.
-        Refused { object: Some(what), errno: Errno::EEXIST | Errno::EBUSY } => failed(what)(Errno::EEXIST),
-        Refused { object: Some(what), errno: Errno::ENOENT } => {
-            failed(format!("{what}: table inet {TABLE}"))(Errno::ENOENT)
+        // EBUSY: of older kernels, where it leads elsewhere.
+        Refused { object: Some((what, _)), errno: Errno::EEXIST | Errno::EBUSY } => {
+            failed(what)(Errno::EEXIST)
+        }
+        Refused { object: Some((what, _)), errno: Errno::ENOENT } => {
+            because(Some(format!("there is no table inet {TABLE}")), failed(what)(Errno::ENOENT))
         }
         other => explain(other),
     })
@@ -169,16 +173,19 @@ fn again(mut attempt: impl FnMut() -> std::result::Result<(), Refused>) -> Resul
 }
 
 fn explain(refused: Refused) -> Error {
-    let what = match (refused.object, refused.errno) {
-        (_, Errno::EPERM) => format!("table inet {TABLE}: this needs CAP_NET_ADMIN"),
-        (None, Errno::EPROTONOSUPPORT | Errno::EOPNOTSUPP | Errno::EINVAL) => {
-            format!("table inet {TABLE}: kernel module nf_tables")
-        }
-        (None, Errno::ERESTART) => format!("table inet {TABLE}: somebody changes rules all the time"),
-        (Some(object), _) => format!("table inet {TABLE}: {object}"),
-        (None, _) => format!("table inet {TABLE}"),
+    let Refused { object, errno } = refused;
+    let (what, modules) = match object {
+        Some((object, modules)) => (format!("table inet {TABLE}: {object}"), modules),
+        None => (format!("table inet {TABLE}"), "nf_tables".to_string()),
     };
-    failed(what)(refused.errno)
+    let why = match errno {
+        Errno::ERESTART => Some("somebody else changes rules all the time".to_string()),
+        Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EPROTONOSUPPORT if !modules.is_empty() => {
+            Some(format!("the kernel needs {modules}"))
+        }
+        _ => permission(errno).map(str::to_string),
+    };
+    because(why, failed(what)(errno))
 }
 
 /// Internal networks have no published ports.
@@ -186,28 +193,26 @@ fn routes_localnet(network: &Network) -> bool {
     !network.internal && network.subnets.iter().any(|range| range.subnet.network.is_ipv4())
 }
 
+/// ENODEV: there is no such bridge.
 fn set_route_localnet(bridge: &str, value: &str) -> Result<()> {
-    let path = format!("/proc/sys/net/ipv4/conf/{bridge}/route_localnet");
-    let set = || -> io::Result<()> {
+    match sysctl::read_ipv4(bridge, ROUTE_LOCALNET)? {
+        None => Err(failed(format!("set {ROUTE_LOCALNET} of {bridge:?}"))(Errno::ENODEV)),
         // It may be right where it may not be written.
-        if std::fs::read_to_string(&path)?.trim() == value { Ok(()) } else { std::fs::write(&path, value) }
-    };
-    set().map_err(|error| {
-        let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-        failed(format!("set {path} to {value}"))(errno)
-    })
+        Some(now) if now.trim() == value => Ok(()),
+        Some(_) => sysctl::write_ipv4(bridge, ROUTE_LOCALNET, value),
+    }
 }
 
 fn add<'e>(batch: &mut Batch, elements: impl Iterator<Item = &'e Element>) {
     for element in elements {
         let request = element.request(libc::NFT_MSG_NEWSETELEM, libc::NLM_F_CREATE);
-        batch.add(format!("element of {}", element.set), request);
+        batch.add(format!("element of {}", element.set), "", request);
     }
 }
 
 fn remove<'e>(batch: &mut Batch, elements: impl Iterator<Item = &'e Element>) {
     for element in elements {
-        batch.add(format!("element of {}", element.set), element.request(libc::NFT_MSG_DELSETELEM, 0));
+        batch.add(format!("element of {}", element.set), "", element.request(libc::NFT_MSG_DELSETELEM, 0));
     }
 }
 

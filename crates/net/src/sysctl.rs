@@ -60,7 +60,12 @@ fn advertised() -> Result<Vec<String>> {
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-/// A setting of a device, whose name is_name.
+/// A setting of a device, whose name is_name. None: there is no such device.
+pub(crate) fn read_ipv4(device: &str, setting: &str) -> Result<Option<String>> {
+    read(&format!("ipv4/conf/{device}/{setting}"))
+}
+
+/// The same, to set it.
 pub(crate) fn write_ipv4(device: &str, setting: &str, value: &str) -> Result<()> {
     write(&format!("ipv4/conf/{device}/{setting}"), value)
 }

@@ -61,14 +61,14 @@ pub(super) struct Generation(u32);
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     requests: Vec<Request>,
-    /// Of each: words for its object.
-    objects: Vec<String>,
+    /// Of each: words for its object, and the kernel modules without which there is no such thing.
+    objects: Vec<(String, String)>,
 }
 
 impl Batch {
-    pub(super) fn add(&mut self, object: impl Into<String>, request: Request) {
+    pub(super) fn add(&mut self, object: impl Into<String>, modules: impl Into<String>, request: Request) {
         self.requests.push(request);
-        self.objects.push(object.into());
+        self.objects.push((object.into(), modules.into()));
     }
 
     /// Have it done, if the ruleset is still of this generation; else ERESTART.
@@ -107,8 +107,8 @@ impl Batch {
 /// A batch of which nothing was done.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// None: not one message, but the batch.
-    pub(super) object: Option<String>,
+    /// As it was given to `add`. None: not one message, but the batch.
+    pub(super) object: Option<(String, String)>,
     pub(super) errno: Errno,
 }
 

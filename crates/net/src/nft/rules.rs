@@ -239,30 +239,22 @@ const RULES: [Rule; 23] = [
 /// The table with all that is the same for every caller. A table of the name must not be there.
 pub(super) fn add_table(batch: &mut Batch) {
     let create = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-    batch.add("create it (kernel module nf_tables)", named_table(libc::NFT_MSG_NEWTABLE, create));
+    batch.add("create it", "nf_tables", named_table(libc::NFT_MSG_NEWTABLE, create));
     for (id, set) in SETS.iter().enumerate() {
-        batch.add(format!("set {} (kernel module nf_tables)", set.name), set.request(id as u32 + 1));
+        batch.add(format!("set {}", set.name), "nf_tables", set.request(id as u32 + 1));
     }
     for chain in &CHAINS {
-        batch.add(format!("chain {} (kernel module nft_chain_nat)", chain.name), chain.request());
+        batch.add(format!("chain {}", chain.name), "nft_chain_nat", chain.request());
     }
     for rule in &RULES {
         let modules: Vec<&str> = rule.terms.iter().filter_map(Term::module).collect();
-        let object = match modules[..] {
-            [] => format!("rule {:?} of chain {}", rule.comment, rule.chain),
-            _ => format!(
-                "rule {:?} of chain {} (kernel module {})",
-                rule.comment,
-                rule.chain,
-                modules.join(", ")
-            ),
-        };
-        batch.add(object, rule.request());
+        let object = format!("rule {:?} of chain {}", rule.comment, rule.chain);
+        batch.add(object, modules.join(", "), rule.request());
     }
 }
 
 pub(super) fn delete_table(batch: &mut Batch) {
-    batch.add("delete it", named_table(libc::NFT_MSG_DELTABLE, 0));
+    batch.add("delete it", "", named_table(libc::NFT_MSG_DELTABLE, 0));
 }
 
 /// For a list of the tables of the family.

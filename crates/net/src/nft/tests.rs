@@ -3,12 +3,15 @@
 //! the test makes. What must not arrive is followed by what does, on the same way to the same socket.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::*;
 use crate::network::Range;
@@ -42,18 +45,27 @@ impl Place {
         self.with(|| ip(args));
     }
 
+    /// One program for all lines.
+    fn ip_batch(&self, lines: impl IntoIterator<Item = String>) {
+        let script: Vec<String> = lines.into_iter().collect();
+        self.with(|| fed("ip", &["-batch", "-"], &script.join("\n")));
+    }
+
     fn set(&self, name: &str, value: &str) {
         self.with(|| fs::write(format!("/proc/sys/net/{name}"), value).unwrap());
     }
 
     fn udp(&self, address: &str) -> UdpSocket {
-        let socket = self.with(|| UdpSocket::bind(address).unwrap());
+        let socket = self.with(|| bound(|| UdpSocket::bind(address)));
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         socket
     }
 
     fn tcp(&self, address: &str) -> TcpListener {
-        self.with(|| TcpListener::bind(address).unwrap())
+        let listener = self.with(|| bound(|| TcpListener::bind(address)));
+        // For accept.
+        setsockopt(&listener, sockopt::ReceiveTimeout, &TimeVal::seconds(DEADLINE.as_secs() as i64)).unwrap();
+        listener
     }
 
     fn connect(&self, to: &str) -> std::io::Result<TcpStream> {
@@ -67,19 +79,37 @@ impl Place {
     }
 }
 
-/// `nft` in the network namespace of this thread, with a script.
-fn nft(script: &str) -> String {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
+/// A program that another test's thread starts has a copy of every descriptor until its exec, so that a port may be in use
+/// for a moment after its socket was closed.
+fn bound<T>(bind: impl Fn() -> std::io::Result<T>) -> T {
+    let started = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && started.elapsed() < DEADLINE => {
+                std::thread::yield_now();
+            }
+            other => return other.unwrap(),
+        }
+    }
+}
+
+/// A program in the network namespace of this thread, with its input: its output.
+fn fed(program: &str, args: &[&str], input: &str) -> String {
+    let mut child = Command::new(program)
+        .args(args)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "nft {script}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {input}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn nft(script: &str) -> String {
+    fed("nft", &["-f", "-"], script)
 }
 
 fn address(text: &str) -> IpAddr {
@@ -145,28 +175,43 @@ impl World {
         let World { client, host, neighbours: [one, two], stranger } = &world;
         host.set("ipv4/ip_forward", "1");
         host.set("ipv6/conf/all/forwarding", "1");
-        plug(host, "up0", client);
-        for (place, name, last) in [(client, "eth0", 1), (host, "up0", 2)] {
-            place.ip(&format!("addr add 192.0.2.{last}/24 dev {name}"));
-            place.ip(&format!("addr add 2001:db8::{last}/64 nodad dev {name}"));
+        // Place, the host's end and its bridge, addresses, gateways.
+        let plugs = [
+            (client, "up0", "", ["192.0.2.1/24", "2001:db8::1/64"], ["192.0.2.2", "2001:db8::2"]),
+            (one, "port1-2", "coracle1", ["10.90.1.2/24", "fd90:1::2/64"], ["10.90.1.1", "fd90:1::1"]),
+            (two, "port1-3", "coracle1", ["10.90.1.3/24", "fd90:1::3/64"], ["10.90.1.1", "fd90:1::1"]),
+            (stranger, "port2-2", "coracle2", ["10.90.2.2/24", "fd90:2::2/64"], ["10.90.2.1", "fd90:2::1"]),
+        ];
+        host.ip_batch(plugs.iter().map(|(place, name, ..)| {
+            let netns = format!("/proc/{}/fd/{}", std::process::id(), place.0.as_raw_fd());
+            format!("link add {name} type veth peer name eth0 netns {netns}")
+        }));
+        for (place, ..) in &plugs {
+            place.ip("link set eth0 up");
         }
-        client.ip("route add 10.90.0.0/16 via 192.0.2.2");
-        client.ip("route add fd90::/16 via 2001:db8::2");
-        for (number, places) in [(1, &[one, two][..]), (2, &[stranger])] {
+        let mut lines =
+            vec!["addr add 192.0.2.2/24 dev up0".to_string(), "addr add 2001:db8::2/64 nodad dev up0".into()];
+        for number in [1, 2] {
             let bridge = format!("coracle{number}");
-            host.ip(&format!("link add {bridge} type bridge"));
-            host.ip(&format!("addr add 10.90.{number}.1/24 dev {bridge}"));
-            host.ip(&format!("addr add fd90:{number}::1/64 nodad dev {bridge}"));
-            host.ip(&format!("link set {bridge} up"));
-            for (last, place) in (2..).zip(places) {
-                let port = format!("port{number}-{last}");
-                plug(host, &port, place);
-                host.ip(&format!("link set {port} master {bridge}"));
-                place.ip(&format!("addr add 10.90.{number}.{last}/24 dev eth0"));
-                place.ip(&format!("addr add fd90:{number}::{last}/64 nodad dev eth0"));
-                place.ip(&format!("route add default via 10.90.{number}.1"));
-                place.ip(&format!("route add default via fd90:{number}::1"));
+            lines.push(format!("link add {bridge} type bridge"));
+            lines.push(format!("addr add 10.90.{number}.1/24 dev {bridge}"));
+            lines.push(format!("addr add fd90:{number}::1/64 nodad dev {bridge}"));
+            lines.push(format!("link set {bridge} up"));
+        }
+        for (_, name, bridge, ..) in &plugs {
+            if !bridge.is_empty() {
+                lines.push(format!("link set {name} master {bridge}"));
             }
+            lines.push(format!("link set {name} up"));
+        }
+        host.ip_batch(lines);
+        for (place, _, bridge, addresses, gateways) in &plugs {
+            let to = if bridge.is_empty() { ["10.90.0.0/16", "fd90::/16"] } else { ["default"; 2] };
+            place.ip_batch(
+                (addresses.iter().map(|address| format!("addr add {address} nodad dev eth0"))).chain(
+                    to.iter().zip(gateways).map(|(to, gateway)| format!("route add {to} via {gateway}")),
+                ),
+            );
         }
         for place in [client, host, one, two, stranger] {
             place.with(wait_for_carriers);
@@ -182,20 +227,6 @@ impl World {
         let all: Vec<Publication> = texts.iter().map(|text| publication(text)).collect();
         self.host.with(|| publish(&all).unwrap());
     }
-}
-
-fn plug(host: &Place, name: &str, place: &Place) {
-    host.ip(&format!("link add {name} type veth peer name {name}x"));
-    host.with(|| {
-        // By descriptor: `ip` knows pids and names only, and this thread's file is not of its process.
-        let here = current();
-        let mut socket = Socket::open().unwrap();
-        let index = socket.link(&format!("{name}x")).unwrap().index;
-        socket.move_link(index, std::os::fd::AsFd::as_fd(&place.0), "eth0").unwrap();
-        enter(&here);
-    });
-    place.ip("link set eth0 up");
-    host.ip(&format!("link set {name} up"));
 }
 
 fn wait_for_carriers() {
@@ -218,7 +249,7 @@ fn world(test: impl FnOnce(World) + Send) {
 /// A connection with a word each way: whom the server sees.
 fn talk(from: &Place, to: &str, server: &TcpListener) -> String {
     let mut client = from.connect(to).unwrap_or_else(|error| panic!("{to}: {error}"));
-    let (mut served, peer) = server.accept().unwrap();
+    let (mut served, peer) = server.accept().unwrap_or_else(|error| panic!("{to}: {error}"));
     served.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut word = [0; 4];
     client.write_all(b"ping").unwrap();
@@ -325,7 +356,7 @@ fn the_host_reaches_a_published_port() {
         assert_eq!(ask(host, "127.0.0.1:53", &one.udp("0.0.0.0:80")), "10.90.1.1");
         assert_eq!(talk(host, "[2001:db8::2]:8080", &one.tcp("[::]:81")), "2001:db8::2");
         let error = host.connect("[::1]:8080").unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
         // What the host serves itself elsewhere is left to it.
         assert_eq!(talk(host, "127.0.0.1:8082", &host.tcp("127.0.0.1:8082")), "127.0.0.1");
     });
@@ -456,6 +487,29 @@ fn the_hosts_loopback_is_not_reached_from_outside_of_it() {
     });
 }
 
+/// Nor does a container pass for the host's loopback, to a service that trusts it.
+#[test]
+fn the_hosts_loopback_does_not_come_from_a_container() {
+    world(|world| {
+        let World { host, neighbours: [one, _], .. } = &world;
+        world.admit(&[network(1)]);
+        introduce(&world);
+        one.set("ipv4/conf/eth0/route_localnet", "1");
+        let spoof = one.udp("127.0.0.2:0");
+        let service = host.udp("10.90.1.1:80");
+        let next = || {
+            spoof.send_to(b"stop", "10.90.1.1:80").unwrap();
+            one.udp("0.0.0.0:0").send_to(b"next", "10.90.1.1:80").unwrap();
+            let mut word = [0; 4];
+            service.recv(&mut word).unwrap();
+            word
+        };
+        assert_eq!(&next(), b"next");
+        host.nft("flush chain inet coracle guard");
+        assert_eq!(&next(), b"stop");
+    });
+}
+
 #[test]
 fn many_admit_at_once() {
     world(|world| {
@@ -504,7 +558,7 @@ fn networks_come_and_go_at_once() {
                     ip(&format!("link add {} type bridge", network.bridge));
                     let ports = [publication(&format!("{}/tcp=10.90.{}.2:80", 80 + thread, 10 + thread))];
                     start.wait();
-                    for _ in 0..20 {
+                    for _ in 0..8 {
                         admit(&network).unwrap();
                         publish(&ports).unwrap();
                         assert!(publications().unwrap().contains(&ports[0]));
@@ -527,7 +581,10 @@ fn what_is_published_by_whom() {
             assert_eq!(publications(), Ok(vec![]), "without a table");
             assert_eq!(unpublish(&[on("80/tcp=10.90.1.2:80")]), Ok(()));
             let error = publish(&[on("80/tcp=10.90.1.2:80")]).unwrap_err();
-            assert_eq!(error.to_string(), "publish 80/tcp: table inet coracle: no such file or directory");
+            assert_eq!(
+                error.to_string(),
+                "publish 80/tcp: no such file or directory (there is no table inet coracle)"
+            );
             admit(&network(1)).unwrap();
             let all = [
                 on("80/tcp=10.90.1.2:80"),
@@ -594,7 +651,7 @@ fn an_unpublished_port_is_closed() {
         let server = one.tcp("0.0.0.0:80");
         talk(client, "192.0.2.2:80", &server);
         host.with(|| unpublish(&[publication("80/tcp=10.90.1.2:80")])).unwrap();
-        assert_eq!(client.connect("192.0.2.2:80").unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(client.connect("192.0.2.2:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
     });
 }
 
@@ -780,23 +837,26 @@ fn a_bridge_that_is_none() {
             }
             assert_eq!(nft("list ruleset"), "");
             let error = admit(&network(9)).unwrap_err().to_string();
-            assert!(
-                error.ends_with("conf/coracle9/route_localnet to 1: no such file or directory"),
-                "{error}"
-            );
+            assert_eq!(error, "set route_localnet of \"coracle9\": no such device");
         });
     });
 }
 
 #[test]
 fn why_it_did_not_work() {
+    let rule = || Some(("rule \"x\"".to_string(), "nft_ct, nft_masq".to_string()));
     for (object, errno, says) in [
-        (None, Errno::EPERM, "table inet coracle: this needs CAP_NET_ADMIN: operation not permitted"),
-        (None, Errno::EOPNOTSUPP, "table inet coracle: kernel module nf_tables: operation not supported"),
-        (Some("set x"), Errno::ENOENT, "table inet coracle: set x: no such file or directory"),
-        (None, Errno::ENOMEM, "table inet coracle: cannot allocate memory"),
+        (None, Errno::EPERM, "table inet coracle: operation not permitted (it takes CAP_NET_ADMIN"),
+        (None, Errno::EOPNOTSUPP, "table inet coracle: operation not supported (the kernel needs nf_tables)"),
+        (
+            rule(),
+            Errno::ENOENT,
+            "table inet coracle: rule \"x\": no such file or directory (the kernel needs nft_ct, nft_masq)",
+        ),
+        (rule(), Errno::ENOMEM, "table inet coracle: rule \"x\": cannot allocate memory"),
     ] {
-        assert_eq!(explain(Refused { object: object.map(str::to_string), errno }).to_string(), says);
+        let text = explain(Refused { object, errno }).to_string();
+        assert!(text.starts_with(says), "{text}");
     }
 }
 
