@@ -12,6 +12,7 @@ mod loop_device;
 pub mod netns;
 mod receive;
 mod runtime;
+mod user;
 
 pub use bundle::{Bundle, busybox, hand_made_elf, hand_made_program};
 pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
@@ -22,3 +23,4 @@ pub use loop_device::LoopDevice;
 pub use receive::{Console, Received};
 pub use runtime::{Invocation, Out, Running};
 pub use serde_json::{Value, json};
+pub use user::{Accounts, User, give, uid};

@@ -447,3 +447,70 @@ fn copied(t: &Test, made: &Path) -> PathBuf {
     t.program(argv).deadline(60).run().ok();
     copy
 }
+
+/// An account that this case alone sees: /etc is a view of the host's.
+struct Account {
+    name: String,
+    uid: String,
+    home: PathBuf,
+    _etc: View,
+}
+
+impl Account {
+    /// By useradd(8), whose login shell finds the runtime in ~/bin.
+    fn new(t: &Test) -> Self {
+        let etc = View::of(t, Path::new("/etc"), PathBuf::from("/etc"));
+        let (name, home) = (t.tag.clone(), t.dir.join("home"));
+        let uid = (500_000 + std::process::id() % 400_000).to_string();
+        let words = ["useradd", "--no-log-init", "--create-home", "--home-dir", home.to_str().unwrap()];
+        let words = [&words[..], &["--shell", "/bin/bash", "--uid", &uid, "--user-group", &name]].concat();
+        let out = t.program(words.into_iter().map(OsString::from).collect()).run();
+        assert_eq!(out.code, 0, "{out}");
+        fs::create_dir(home.join("bin")).unwrap();
+        fs::copy(&t.runtime, home.join("bin").join(t.runtime.file_name().unwrap())).unwrap();
+        Account { name, uid, home, _etc: etc }
+    }
+
+    /// A login on a terminal into which `input` is typed.
+    fn log_in(&self, t: &Test, input: &str) -> Out {
+        let typed = t.dir.join("typed");
+        fs::write(&typed, input).unwrap();
+        let line = format!("su --login {}", self.name);
+        let argv = ["script", "-q", "-e", "-c", &line, "/dev/null"].map(OsString::from);
+        t.program(argv.to_vec()).env("TERM", "xterm").stdin(&typed).run()
+    }
+}
+
+#[test]
+fn from_a_new_account_to_a_shell_in_two_commands() {
+    const NEEDS_XDG: &str = "needs XDG_RUNTIME_DIR, which su(1) does not set";
+    run_case(any().differs("runc", NEEDS_XDG).differs("crun", NEEDS_XDG), |t| {
+        let account = Account::new(t);
+        let home = account.home.display();
+        // As whoever unpacks an archive: all files are the user's own.
+        let unpack = format!(
+            "cd {home} && tar -c -C {} --exclude './dev/*' --exclude './proc/*' --exclude './sys/*' . | \
+             runuser -u {} -- sh -c 'mkdir rootfs && tar -x --no-same-owner --delay-directory-restore -C rootfs'",
+            debian(t).display(),
+            account.name,
+        );
+        let out = t.program(["bash", "-o", "pipefail", "-c", &unpack].map(OsString::from).to_vec()).run();
+        assert_eq!(out.code, 0, "{out}");
+        let runtime = t.runtime.file_name().unwrap().to_str().unwrap();
+        // What the shell of the account has not read when the container begins is the container's.
+        let out = account.log_in(
+            t,
+            &format!(
+                "{runtime} spec --rootless\n{runtime} run {}; exit\n\
+                 . /etc/os-release; echo \"in $ID as $(id -u) on $(tty)\"; apt-get --version | head -1; exit 7\n",
+                t.id()
+            ),
+        );
+        fs::remove_dir_all(format!("/tmp/oar-{}", account.uid)).ok(); // only where there is no /run/user
+        out.expect_code(7);
+        let release = fs::read_to_string(account.home.join("rootfs/etc/os-release")).unwrap();
+        let id = release.lines().find_map(|line| line.strip_prefix("ID=")).unwrap();
+        assert!(out.stdout.contains(&format!("\nin {id} as 0 on /dev/")), "{out}");
+        assert!(out.stdout.contains("\napt "), "{out}");
+    });
+}

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use runtime_tests::netns::{here, ip, leave_hosts_network, links, outside, within};
-use runtime_tests::{Bundle, Case, Container, Test, json, oar_only, run_case};
+use runtime_tests::{Bundle, Case, Container, Out, Test, json, oar_only, run_case};
 
 /// For an answer that comes; on a machine that is emulated too.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -414,6 +414,24 @@ fn within_a_users_own_namespaces() {
         let run = t.run_with(&b, &["--network", "default"]);
         let out = run.wrap(&["unshare", "--user", "--map-root-user", "--net", "--mount"]).run();
         assert!(out.ok().contains("inet "), "{out}");
+    });
+}
+
+#[test]
+fn a_host_that_does_not_forward_begins_to_and_is_told() {
+    alone(|t| {
+        let forward = "/proc/sys/net/ipv4/ip_forward";
+        std::fs::write(forward, "0").unwrap();
+        let said = |out: &Out| out.stderr.matches("turned on net.ipv4.ip_forward").count();
+        let mut b = t.bundle();
+        b.sh("true");
+        let out = t.run_with(&b, &["--network", "none"]).run();
+        assert_eq!((said(&out), std::fs::read_to_string(forward).unwrap().trim()), (0, "0"), "{out}");
+        for count in [1, 0] {
+            let out = t.run_with(&b, &["--network", "default"]).run();
+            out.ok();
+            assert_eq!((said(&out), std::fs::read_to_string(forward).unwrap().trim()), (count, "1"), "{out}");
+        }
     });
 }
 

@@ -3,119 +3,12 @@
 //! Never uses root's rights for the runtime: the case has them, the command runs as the user, with a state directory of
 //! theirs. Expectations come from user_namespaces(7), pid_namespaces(7) and the project's own promises.
 
-use runtime_tests::{Bundle, Invocation, Kind, Out, Test, Value, any, json, oar_only, run_case};
+use runtime_tests::{
+    Accounts, Bundle, Invocation, Kind, Out, Test, User, Value, any, give, json, oar_only, run_case, uid,
+};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-
-/// An id that nothing else on the machine has, also when this suite runs twice.
-fn uid() -> u32 {
-    500_000 + std::process::id() % 400_000
-}
-
-/// The user at work in a case.
-struct User<'t> {
-    t: &'t Test,
-    /// XDG_RUNTIME_DIR.
-    run_dir: PathBuf,
-    /// The runtime, where the user can reach it.
-    runtime: PathBuf,
-    ids: std::cell::RefCell<Vec<String>>,
-}
-
-impl<'t> User<'t> {
-    fn new(t: &'t Test) -> Self {
-        let run_dir = t.scratch("run-user");
-        lchown(&run_dir, Some(uid()), Some(uid())).unwrap();
-        fs::set_permissions(&run_dir, fs::Permissions::from_mode(0o700)).unwrap();
-        let runtime = t.scratch("bin").join(t.runtime.file_name().unwrap());
-        fs::copy(&t.runtime, &runtime).unwrap();
-        fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
-        User { t, run_dir, runtime, ids: Default::default() }
-    }
-
-    /// A program as the user: no capability of the case is left to it.
-    fn program(&self, argv: &[&str]) -> Invocation {
-        let id = uid().to_string();
-        let run_dir = self.run_dir.to_str().unwrap();
-        self.t
-            .program(argv.iter().map(Into::into).collect())
-            .wrap(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--inh-caps=-all"])
-            .env("XDG_RUNTIME_DIR", run_dir)
-            .env("HOME", run_dir)
-    }
-
-    fn rt(&self, args: &[&str]) -> Invocation {
-        self.program(&[&[self.runtime.to_str().unwrap()], args].concat())
-    }
-
-    fn id(&self) -> String {
-        let id = self.t.id();
-        self.ids.borrow_mut().push(id.clone());
-        id
-    }
-
-    /// A bundle of the user's: as root of the container, with nobody else there.
-    fn bundle(&self) -> Bundle {
-        let mut b = self.t.bundle();
-        b.without_namespace("network").namespace("user", "").unmount("/sys").unmount("/dev/pts");
-        let options = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
-        b.mount("/dev/pts", "devpts", "devpts", &options);
-        let map = json!([{"containerID": 0, "hostID": uid(), "size": 1}]);
-        b.set("/linux/uidMappings", map.clone());
-        b.set("/linux/gidMappings", map);
-        b
-    }
-
-    /// The words of a verb that makes a container of the bundle.
-    fn making<'a>(&self, b: &'a Bundle, words: &[&'a str], id: &'a str) -> Invocation {
-        b.write();
-        give(&b.dir);
-        self.rt(&[words, &["--bundle", b.dir.to_str().unwrap(), id]].concat())
-    }
-
-    fn run(&self, b: &Bundle) -> Out {
-        self.making(b, &["run"], &self.id()).run()
-    }
-
-    /// Created and started, and it has said `up`.
-    fn running(&self, b: &Bundle) -> (String, i32) {
-        let id = self.id();
-        let created = self.making(b, &["create"], &id).run();
-        created.ok();
-        self.rt(&["start", &id]).run().ok();
-        let output = || fs::read_to_string(&created.stdout_path).unwrap();
-        self.t.wait_for(&self.t.dir, || output().contains("up"));
-        let pid = self.state(&id)["pid"].as_i64().unwrap() as i32;
-        (id, pid)
-    }
-
-    fn state(&self, id: &str) -> Value {
-        serde_json::from_str(self.rt(&["state", id]).run().ok()).unwrap()
-    }
-
-    fn pids(&self, id: &str) -> Vec<i64> {
-        let out = self.rt(&["ps", "--format", "json", id]).run();
-        let list: Value = serde_json::from_str(out.ok()).unwrap();
-        list.as_array().unwrap().iter().map(|pid| pid.as_i64().unwrap()).collect()
-    }
-}
-
-impl Drop for User<'_> {
-    /// Root does not work on another user's state.
-    fn drop(&mut self) {
-        for id in self.ids.take() {
-            self.rt(&["delete", "--force", &id]).run();
-        }
-    }
-}
-
-fn give(path: &Path) {
-    lchown(path, Some(uid()), Some(uid())).unwrap();
-    if path.symlink_metadata().unwrap().is_dir() {
-        fs::read_dir(path).unwrap().for_each(|e| give(&e.unwrap().path()));
-    }
-}
 
 fn alive(pid: i64) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -333,6 +226,15 @@ fn places_for_the_state() {
     });
 }
 
+/// As another ordinary user.
+fn stranger(user: &User<'_>, words: &[&str]) -> Invocation {
+    let argv = [&[user.runtime.to_str().unwrap()], words].concat();
+    let run = user.t.program(argv.iter().map(Into::into).collect());
+    let other =
+        run.wrap(&["setpriv", "--reuid", "424242", "--regid", "424242", "--clear-groups", "--inh-caps=-all"]);
+    other.env("XDG_RUNTIME_DIR", "/does/not/exist")
+}
+
 #[test]
 fn others_have_no_part_in_it() {
     run_case(any(), |t| {
@@ -341,47 +243,45 @@ fn others_have_no_part_in_it() {
         b.sh("echo up; exec sleep 1000");
         let (id, pid) = user.running(&b);
         let root = user.run_dir.join(t.runtime.file_name().unwrap());
-        for verb in [&["state"][..], &["kill"], &["exec"], &["delete", "--force"]] {
-            let words = [&["--root", root.to_str().unwrap()], verb, &[&id]].concat();
-            let words = if verb == ["exec"] { [&words[..], &["/bin/true"]].concat() } else { words };
-            let argv = [&[user.runtime.to_str().unwrap()], &words[..]].concat();
-            let other = t.program(argv.iter().map(Into::into).collect());
-            let other = other.wrap(&["setpriv", "--reuid", "424242", "--regid", "424242", "--clear-groups"]);
-            let out = other.env("XDG_RUNTIME_DIR", "/does/not/exist").run();
+        let root = root.to_str().unwrap();
+        let mine: &[&[&str]] = &[&["events", "--stats"], &["start"], &["wait"]];
+        let all: &[&[&str]] = &[
+            &["state"],
+            &["kill"],
+            &["kill", "--all"],
+            &["exec"],
+            &["delete"],
+            &["delete", "--force"],
+            &["pause"],
+            &["resume"],
+            &["ps"],
+            &["update", "--pids-limit", "1"],
+        ];
+        let own = if t.kind == Kind::Oar { mine } else { &[] };
+        for verb in all.iter().chain(own) {
+            let command: &[&str] = if verb[0] == "exec" { &["/bin/true"] } else { &[] };
+            let out = stranger(&user, &[&["--root", root], *verb, &[&id], command].concat()).run();
             out.failed();
+            if t.kind == Kind::Oar {
+                // exec has a status of its own for that.
+                assert_eq!(out.code, if verb[0] == "exec" { 255 } else { 1 }, "{out}");
+                assert!(out.is_one_line(), "{out}");
+                out.says("permission denied");
+            }
         }
+        // In a state of theirs there is no such container.
+        let theirs = t.scratch("theirs");
+        lchown(&theirs, Some(424_242), Some(424_242)).unwrap();
+        let out = stranger(&user, &["--root", theirs.to_str().unwrap(), "state", &id]).run();
+        out.failed().says(t.unknown());
         assert!(alive(pid.into()));
+        assert_eq!(user.state(&id)["status"], "running");
         user.rt(&["delete", "--force", &id]).run().ok();
     });
 }
 
-/// What the host says of the user, in the place of its own files, for one command.
-struct Accounts<'a> {
-    /// Lines of /etc/subuid and /etc/subgid.
-    sub_ids: &'a str,
-    /// newuidmap and newgidmap are there.
-    helpers: bool,
-}
-
-impl Accounts<'_> {
-    fn of(&self, t: &Test, run: Invocation) -> Invocation {
-        let (passwd, sub_ids) = (t.dir.join("passwd"), t.dir.join("sub-ids"));
-        fs::write(&passwd, format!("root:x:0:0::/:/bin/sh\nann:x:{0}:{0}::/:/bin/sh\n", uid())).unwrap();
-        fs::write(&sub_ids, self.sub_ids).unwrap();
-        let mut script = format!("set -e; mount --bind {} /etc/passwd", passwd.display());
-        for file in ["subuid", "subgid"] {
-            script += &format!("; mount --bind {} /etc/{file}", sub_ids.display());
-        }
-        if !self.helpers {
-            script +=
-                "; for file in newuidmap newgidmap; do mount --bind /dev/null $(command -v $file); done";
-        }
-        run.wrap(&["unshare", "-m", "sh", "-c", &format!("{script}; exec \"$@\""), "sh"])
-    }
-}
-
 /// A range that no account of the machine has.
-const RANGE: u32 = 1_000_000_000;
+const RANGE: u32 = Accounts::RANGE;
 
 const NO_AUTOMATIC: &str = "refuses a config without a user namespace";
 
@@ -472,6 +372,89 @@ fn a_user_namespace_is_added_with_one_id() {
             let out = accounts.of(t, user.making(&b, &["run", "--dry-run"], &id)).run();
             out.says("added    the user namespace: it has one id, because newuidmap and newgidmap are not installed");
         }
+    });
+}
+
+/// A bundle with a file that only root and a group of the user's may read; the command reads it and shows its groups.
+fn with_a_groups_file(user: &User<'_>) -> (Bundle, String) {
+    let group = uid() + 1;
+    let mut b = user.t.bundle();
+    b.sh("cat /tmp/shared; id -G; exit 5");
+    b.write();
+    give(&b.dir);
+    let file = b.rootfs().join("tmp/shared");
+    fs::write(&file, "shared\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    lchown(&file, Some(0), Some(group)).unwrap();
+    (b, group.to_string())
+}
+
+/// As the user, with this group besides.
+fn in_group(user: &User<'_>, group: &str, args: &[&str]) -> Invocation {
+    let id = uid().to_string();
+    let argv = [&[user.runtime.to_str().unwrap()], args].concat();
+    let run = user.t.program(argv.iter().map(Into::into).collect());
+    run.wrap(&["setpriv", "--reuid", &id, "--regid", &id, "--groups", group, "--inh-caps=-all"])
+        .env("XDG_RUNTIME_DIR", user.run_dir.to_str().unwrap())
+}
+
+#[test]
+fn the_annotation_keeps_the_callers_groups() {
+    run_case(any().differs("runc", NO_AUTOMATIC), |t| {
+        let user = User::new(t);
+        let (mut b, group) = with_a_groups_file(&user);
+        b.set("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+        b.set("/process/user/additionalGids", json!([7]));
+        b.write();
+        let id = user.id();
+        let allow: &[&str] = if t.kind == Kind::Oar { &["--allow-annotations"] } else { &[] };
+        let words = [&["run"], allow, &["--bundle", b.dir.to_str().unwrap(), &id]].concat();
+        let accounts = Accounts { sub_ids: &format!("ann:{RANGE}:65536\n"), helpers: true };
+        let out = accounts.of(t, in_group(&user, &group, &words)).run();
+        out.expect_code(5);
+        assert_eq!(out.stdout, "shared\n0 65534\n", "{out}");
+        if t.kind == Kind::Oar {
+            out.says("warning: process.user.additionalGids: not set: the process keeps its caller's groups");
+            let words = ["run", "--bundle", b.dir.to_str().unwrap(), &id];
+            let out = accounts.of(t, in_group(&user, &group, &words)).run();
+            out.expect_code(5);
+            assert_eq!(out.stdout, "0 7\n", "without --allow-annotations it is a label: {out}");
+        }
+    });
+}
+
+#[test]
+fn the_callers_groups_are_kept_for_exec_too() {
+    run_case(oar_only("its flag"), |t| {
+        let user = User::new(t);
+        let (mut b, group) = with_a_groups_file(&user);
+        b.sh("echo up; exec sleep 1000");
+        b.write();
+        let id = user.id();
+        let accounts = Accounts { sub_ids: &format!("ann:{RANGE}:65536\n"), helpers: true };
+        let dir = b.dir.clone();
+        let bundle = dir.to_str().unwrap();
+        accounts.of(t, in_group(&user, &group, &["create", "--keep-groups", "-b", bundle, &id])).run().ok();
+        user.rt(&["start", &id]).run().ok();
+        let read = ["exec", "--user", "3:4", &id, "/bin/sh", "-c", "cat /tmp/shared; id -G"];
+        let out = in_group(&user, &group, &read).run();
+        assert_eq!(out.ok(), "shared\n4 65534\n", "{out}");
+        user.rt(&read).run().says("Permission denied");
+        user.rt(&["delete", "--force", &id]).run().ok();
+        // With one id there is no other way.
+        b.sh("cat /tmp/shared; id -G");
+        b.unmount("/dev/pts");
+        b.write();
+        let words = ["run", "--keep-groups", "-b", bundle, &id];
+        let accounts = Accounts { sub_ids: "", helpers: false };
+        let out = accounts.of(t, in_group(&user, &group, &words)).run();
+        assert_eq!(out.ok(), "shared\n0 65534\n", "{out}");
+        let dry = ["run", "--keep-groups", "--dry-run", "-b", bundle, &id];
+        accounts.of(t, in_group(&user, &group, &dry)).run().says("groups kept");
+        b.set("/process/user/additionalGids", json!([7]));
+        b.write();
+        let out = user.rt(&words).run();
+        out.clean_error().says("process.user.additionalGids: there is no way to have these and keep");
     });
 }
 
@@ -625,8 +608,17 @@ impl Delegated {
     }
 
     fn enter(&self, run: Invocation) -> Invocation {
-        let script = format!("echo $$ >{}/shell/cgroup.procs && exec \"$@\"", self.0.display());
+        self.enter_at("shell", run)
+    }
+
+    fn enter_at(&self, name: &str, run: Invocation) -> Invocation {
+        let script = format!("echo $$ >{}/{name}/cgroup.procs && exec \"$@\"", self.0.display());
         run.wrap(&["sh", "-c", &script, "sh"])
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        let text = fs::read_to_string(self.0.join("cgroup.controllers")).unwrap();
+        text.split_whitespace().any(|name| name == controller)
     }
 }
 
@@ -668,12 +660,101 @@ fn a_cgroup_that_is_the_users_is_used() {
         out.says("hint: begin in one that the user may leave: ");
         user.rt(&["delete", "--force", &id]).run().ok();
         assert!(!group.exists());
-        // Its controllers are not the user's: the error names the one that is wanted, and what helps.
         b.set("/linux/resources", json!({"pids": {"limit": 9}}));
+        b.sh("i=0; while [ $i -lt 20 ]; do sleep 1000 & i=$((i+1)); done; echo all");
         let out = delegated.enter(user.making(&b, &["run"], &id)).run();
-        out.clean_error()
-            .says("needs the cgroup controller pids")
-            .says("hint: on cgroup v2 root can delegate it: ");
+        if delegated.has("pids") {
+            assert!(out.stderr.contains("fork") && !out.stdout.contains("all"), "{out}");
+        } else {
+            // It is not the user's: the error names it, and what helps.
+            out.clean_error()
+                .says("needs the cgroup controller pids")
+                .says("hint: on cgroup v2 root can delegate it: ");
+        }
         assert!(!group.exists(), "{out}");
+    });
+}
+
+/// As in a service with `User=` and `Delegate=yes`: the cgroup above is root's.
+#[test]
+fn the_own_cgroup_is_used_when_what_is_above_is_not_the_users() {
+    run_case(
+        oar_only("peers want a path that the user may make").needs(cgroup2().is_some(), "cgroup2"),
+        |t| {
+            let delegated = Delegated::new(t);
+            let user = User::new(t);
+            let mut b = user.bundle();
+            b.sh("echo up; exec sleep 1000");
+            let id = user.id();
+            let enter = |run| delegated.enter_at(".", run);
+            let out = enter(user.making(&b, &["run", "--dry-run"], &id)).run();
+            out.says(&format!(
+                "cgroup   cgroupfs: {id} (below the caller's own: what is above is not theirs)"
+            ));
+            let created = enter(user.making(&b, &["--debug", "create"], &id)).run();
+            created.ok();
+            assert!(!created.stderr.contains("no cgroup"), "{created}");
+            let group = delegated.0.join(&id);
+            let procs = fs::read_to_string(group.join("cgroup.procs")).unwrap();
+            assert_eq!(procs.trim(), user.state(&id)["pid"].to_string());
+            user.rt(&["start", &id]).run().ok();
+            user.rt(&["pause", &id]).run().ok();
+            user.rt(&["resume", &id]).run().ok();
+            enter(user.rt(&["exec", &id, "/bin/true"])).run().ok();
+            // From a sibling of the container as well.
+            delegated.enter(user.rt(&["exec", &id, "/bin/true"])).run().ok();
+            user.rt(&["delete", "--force", &id]).run().ok();
+            assert!(!group.exists());
+            // Limits and processes exclude each other: this command is one.
+            b.set("/linux/resources", json!({"pids": {"limit": 9}}));
+            let out = enter(user.making(&b, &["run"], &id)).run();
+            out.clean_error();
+            if delegated.has("pids") {
+                out.says("enable cgroup controllers (+pids) where processes are in the cgroup itself: ");
+                out.says("hint: processes and limits below them exclude each other in cgroup v2: `mkdir CGROUP/shell");
+            } else {
+                out.says("needs the cgroup controller pids");
+            }
+            assert!(!group.exists(), "{out}");
+        },
+    );
+}
+
+#[test]
+fn sysctls_of_the_own_network_namespace() {
+    run_case(any(), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.namespace("network", "").set("/linux/sysctl", json!({"net.ipv4.ping_group_range": "0 0"}));
+        b.sh("cat /proc/sys/net/ipv4/ping_group_range");
+        assert_eq!(user.run(&b).ok(), "0\t0\n");
+        // Of the host's nothing is set.
+        b.without_namespace("network");
+        user.run(&b).failed();
+    });
+}
+
+#[test]
+fn what_root_alone_may_do_is_refused_in_words() {
+    run_case(oar_only("words of the errors"), |t| {
+        let user = User::new(t);
+        let mut b = user.bundle();
+        b.namespace("network", "").set("/linux/netDevices", json!({"eth9": {}}));
+        user.run(&b).clean_error().says("linux.netDevices");
+        let mut b = user.bundle();
+        let source = t.scratch("shared");
+        give(&source);
+        let map = json!([{"containerID": 0, "hostID": uid(), "size": 1}]);
+        b.set(
+            "/mounts/-",
+            json!({"destination": "/mnt", "type": "bind", "source": source,
+            "options": ["bind"], "uidMappings": map, "gidMappings": map}),
+        );
+        user.run(&b).clean_error().says("mapping the ids of a bind takes CAP_SYS_ADMIN");
+        let mut b = user.bundle();
+        b.set("/linux/intelRdt", json!({"closID": "x"}));
+        user.run(&b).clean_error().says("linux.intelRdt");
+        let out = user.rt(&["checkpoint", "x"]).run();
+        out.failed().says("checkpoint");
     });
 }

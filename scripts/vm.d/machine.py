@@ -7,7 +7,8 @@
   vm exec  NAME [-u USER] [-t SECONDS] -- COMMAND… … that runs these, one at a time …
   vm down  NAME                           … and ends here
 
-SUITE is a Debian suite: trixie (kernel 6.12, systemd 257) or bookworm (6.1, 252). NAME is SUITE unless given.
+SUITE is a Debian suite: trixie (kernel 6.12, systemd 257) or bookworm (6.1, 252); podman is trixie with Podman
+besides. NAME is SUITE unless given.
 
   -u, --user USER            root (default), or dev: an ordinary user, in a scope of its systemd user manager
   -w, --work DIR             show this directory of the host as /host (9p: slow for many small files)
@@ -26,6 +27,8 @@ CACHE = os.path.abspath(os.environ.get('CORACLE_VM_CACHE', os.path.join(HERE, '.
 KEPT = os.path.join(tempfile.gettempdir(), f'coracle-vm-{os.getuid()}')
 MEMORY = os.environ.get('CORACLE_VM_MEMORY', '2048')
 PORTS = ('ctl', 'out', 'err')
+# Suites that are a Debian suite and some packages more.
+MORE = {'podman': ('trixie', ['podman'])}
 BOOT = 300  # seconds that a boot may take, on a machine that is busy with other things
 
 
@@ -218,7 +221,8 @@ def image(suite):
     for file in ['make-image'] + sorted('guest/' + name for name in os.listdir(f'{HERE}/guest')):
         with open(f'{HERE}/{file}') as f:
             recipe += [file, f.read()]
-    path = f'{CACHE}/{suite}-{key(*recipe)}'
+    debian, more = MORE.get(suite, (suite, []))
+    path = f'{CACHE}/{suite}-{key(*recipe, *more)}'
     os.makedirs(CACHE, exist_ok=True)
     with locked(f'{CACHE}/{suite}.lock'):
         if not os.path.isdir(path):
@@ -228,8 +232,8 @@ def image(suite):
                     shutil.rmtree(f'{CACHE}/{old}')
             os.mkdir(f'{path}.partial')
             say(f'making the image of {suite}')
-            maker = subprocess.Popen(['timeout', '--kill-after=30', '1200', f'{HERE}/make-image', suite,
-                                      f'{path}.partial'], stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            maker = subprocess.Popen(['timeout', '--kill-after=30', '1200', f'{HERE}/make-image', debian,
+                                      f'{path}.partial', *more], stdin=subprocess.DEVNULL, stdout=sys.stderr)
             try:
                 code = maker.wait()
             except BaseException:

@@ -170,7 +170,14 @@ fn host_of(mounts: &[Mounted]) -> CgroupHost {
         (true, _) if !v1.is_empty() => CgroupMode::V1,
         (true, _) => CgroupMode::None,
     };
-    CgroupHost { mode, unified, unified_controllers: Vec::new(), v1, closed: Vec::new() }
+    CgroupHost {
+        mode,
+        unified,
+        unified_controllers: Vec::new(),
+        v1,
+        closed: Vec::new(),
+        below_own: Vec::new(),
+    }
 }
 
 /// A line of `/proc/PID/cgroup` (cgroups(7)).

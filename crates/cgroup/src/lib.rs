@@ -78,7 +78,7 @@ pub use error::{Error, is_exhausted};
 pub use host::host;
 pub use inside::{Apart, Inside};
 pub use limits::Changed;
-pub use location::{Directory, Location, Unit, closed, locate};
+pub use location::{Directory, Location, Unit, find_rights, locate};
 pub use stats::{Poll, Stats};
 pub use systemd::{Systemd, path_of};
 pub use watch::{Happened, Watch};

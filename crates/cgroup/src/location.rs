@@ -152,36 +152,48 @@ pub fn locate(host: &CgroupHost, place: &CgroupPlace, id: &str, manager: &str) -
     Ok(location)
 }
 
-/// Mount points of the hierarchies in which this caller may not make the directory of a container, or not put a process
-/// into it. A look only; [`locate`] leaves them out when they are in [`CgroupHost::closed`].
-pub fn closed(host: &CgroupHost, path: &CgroupPath, id: &str) -> Result<Vec<String>, Error> {
+/// What this caller may do of the cgroup at `path`: fills [`CgroupHost::closed`], which [`locate`] leaves out, with the
+/// hierarchies in which they may not make the directory of a container, or not put a process into it, and
+/// [`CgroupHost::below_own`]. A look only.
+pub fn find_rights(host: &mut CgroupHost, path: &CgroupPath, id: &str) -> Result<(), Error> {
     let own = host::parse_memberships(&host::read("/proc/self/cgroup")?);
     let mounts = host::parse_mountinfo(&host::read("/proc/self/mountinfo")?);
     let v1 = host.v1.iter().map(|hierarchy| (&hierarchy.mount_point, hierarchy.controllers.as_slice()));
     let unified = (!host.unified.is_empty()).then_some((&host.unified, &[][..]));
-    let mut closed = Vec::new();
+    let (mut closed, mut below_own) = (Vec::new(), Vec::new());
     for (mount_point, controllers) in unified.into_iter().chain(v1) {
-        let one = CgroupHost {
+        let mut one = CgroupHost {
             unified: if controllers.is_empty() { mount_point.clone() } else { String::new() },
             v1: host.v1.iter().filter(|other| other.mount_point == *mount_point).cloned().collect(),
             closed: Vec::new(),
+            below_own: Vec::new(),
             ..host.clone()
         };
-        // One that does not show the caller's own cgroup has no place beside it.
-        let directory = in_directory(&one, path, id, &own, &mounts).ok();
-        let directory = directory.and_then(|location| location.directories().into_iter().next());
-        let open = directory.is_some_and(|directory| {
-            is_open(&directory.path) && (!controllers.is_empty() || may_enter(&directory, &own, &mounts))
-        });
-        if !open {
-            closed.push(mount_point.clone());
+        let is_open = |one: &CgroupHost, path: &CgroupPath| {
+            // One that does not show the caller's own cgroup has no place beside it.
+            let directory = in_directory(one, path, id, &own, &mounts).ok();
+            let directory = directory.and_then(|location| location.directories().into_iter().next());
+            directory.is_some_and(|directory| {
+                may_make(&directory.path) && (!controllers.is_empty() || may_enter(&directory, &own, &mounts))
+            })
+        };
+        if is_open(&one, path) {
+            continue;
+        }
+        one.below_own.push(mount_point.clone());
+        match path {
+            CgroupPath::Relative(text) if is_open(&one, &CgroupPath::Below(text.clone())) => {
+                below_own.push(mount_point.clone());
+            }
+            _ => closed.push(mount_point.clone()),
         }
     }
-    Ok(closed)
+    (host.closed, host.below_own) = (closed, below_own);
+    Ok(())
 }
 
 /// May the caller write to what exists of it?
-fn is_open(directory: &Path) -> bool {
+fn may_make(directory: &Path) -> bool {
     let existing = directory.ancestors().find(|above| above.symlink_metadata().is_ok());
     existing.is_some_and(|existing| may(existing, AccessFlags::W_OK | AccessFlags::X_OK))
 }
@@ -241,20 +253,24 @@ fn in_directory(
     own: &[Membership],
     mounts: &[Mounted],
 ) -> Result<Location, Error> {
-    let (text, beside_own) = match path {
-        CgroupPath::Absolute(text) => (text.as_str(), false),
-        CgroupPath::Relative(text) => (text.as_str(), true),
+    let (text, relative, below_own) = match path {
+        CgroupPath::Absolute(text) => (text.as_str(), false, &[][..]),
+        CgroupPath::Relative(text) => (text.as_str(), true, &[][..]),
+        CgroupPath::Below(text) => (text.as_str(), true, host.below_own.as_slice()),
     };
     let tail = components(if text.is_empty() { id } else { text })?;
     let below = |mount_point: &str, controllers: &[String]| -> Result<PathBuf, Error> {
         let mut directory = PathBuf::from(mount_point);
-        if beside_own {
-            directory.push(parent_of_own(mount_point, controllers, own, mounts).ok_or_else(|| {
-                Error::Path {
-                    path: text.to_string(),
-                    rule: format!("is relative, and {mount_point} does not show the caller's own cgroup"),
-                }
-            })?);
+        if relative {
+            let mut own = own_below(mount_point, controllers, own, mounts).ok_or_else(|| Error::Path {
+                path: text.to_string(),
+                rule: format!("is relative, and {mount_point} does not show the caller's own cgroup"),
+            })?;
+            if !below_own.iter().any(|point| point == mount_point) {
+                // At the mount's root there is no beside: below it, then.
+                own.pop();
+            }
+            directory.push(own);
         }
         directory.push(&tail);
         Ok(directory)
@@ -283,7 +299,8 @@ fn each_hierarchy(
     Ok(location)
 }
 
-fn parent_of_own(
+/// The caller's own cgroup, relative to the mount point.
+fn own_below(
     mount_point: &str,
     controllers: &[String],
     own: &[Membership],
@@ -291,10 +308,7 @@ fn parent_of_own(
 ) -> Option<PathBuf> {
     let membership = own.iter().find(|one| same_hierarchy(&one.controllers, controllers))?;
     let root = mounts.iter().find(|mount| mount.point == mount_point)?;
-    let mut relative = host::below_mount(&membership.path, &root.root)?;
-    // At the mount's root there is no beside: below it, then.
-    relative.pop();
-    Some(relative)
+    host::below_mount(&membership.path, &root.root)
 }
 
 /// `/proc/self/cgroup` and mount options list co-mounted controllers in their own orders.
@@ -356,6 +370,7 @@ mod tests {
             unified_controllers: vec![],
             v1: vec![v1("cpuset"), v1("cpu,cpuacct"), v1("memory"), v1("name=systemd")],
             closed: vec![],
+            below_own: vec!["/cg/unified".to_string()],
         }
     }
 
@@ -402,6 +417,8 @@ mod tests {
                 "/cg/memory/x/system.slice:docker:abc"
             ]
         );
+        let below = at(CgroupPath::Below("web".to_string()), own, mounts).unwrap();
+        assert_eq!(below[..2], ["/cg/unified/user/shell/web", "/cg/cpuset/web"]);
         let hidden =
             relative("0::/user/shell\n2:cpu,cpuacct:/\n3:memory:/elsewhere\n4:cpuset:/\n").unwrap_err();
         assert!(matches!(hidden, Error::Path { .. }), "{hidden}");

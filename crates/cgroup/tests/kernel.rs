@@ -586,6 +586,7 @@ fn a_host_without_cgroups_gives_no_limits_and_needs_none() {
         unified_controllers: Vec::new(),
         v1: Vec::new(),
         closed: Vec::new(),
+        below_own: Vec::new(),
     };
     let location =
         locate(&host, &CgroupPlace::Directory(CgroupPath::Absolute("/web".to_string())), "id", "").unwrap();

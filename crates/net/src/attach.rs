@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -41,8 +41,9 @@ pub struct Endpoint {
     pub bridge: String,
 }
 
-/// How long a port may take to pass on frames where asking for it is not enough (before Linux 6.8).
-const CARRIER: (u32, Duration) = (1500, Duration::from_millis(1));
+/// How long a work queue of the kernel may take, and how often to look.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// Make the interfaces in `netns` (also a pidfd), up, with addresses and routes, and the loopback up; their MACs, in
 /// order. When this returns, the ports pass on frames. After an error everything that was made is gone. EPERM: the
@@ -91,6 +92,7 @@ fn from_thread(endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<Vec<[u8;
             .and_then(|()| furnish(&mut inside, endpoint))
             .and_then(|link| {
                 settle(&mut host, endpoint, bridge)?;
+                await_addresses(&mut inside, &endpoint.addresses)?;
                 announce(&mut inside, endpoint, &link)?;
                 link.mac.ok_or_else(|| failed("ask for its MAC")(Errno::EBADMSG))
             });
@@ -219,15 +221,14 @@ fn furnish(inside: &mut Socket, endpoint: &Endpoint) -> Result<Link> {
         Step::Gateway(gateway) => Request::add_gateway(link.index, *gateway),
     });
     inside.batch(requests.collect()).map_err(|(place, errno)| match steps.get(place) {
-        Some(step) => because(why(step, errno), failed(step)(errno)),
+        Some(step) => because(why(step, errno, link.mtu), failed(step)(errno)),
         None => failed("set it up in the container")(errno),
     })?;
     Ok(link)
 }
 
-fn why(step: &Step, errno: Errno) -> Option<&'static str> {
+fn why(step: &Step, errno: Errno, mtu: u32) -> Option<&'static str> {
     match (step, errno) {
-        (Step::Address(IpAddr::V6(_), _), errno) => ipv6(errno).or_else(|| permission(errno)),
         (Step::Address(..), Errno::EEXIST) => Some("it is given twice"),
         (Step::Gateway(_), Errno::ENETUNREACH | Errno::EHOSTUNREACH) => {
             Some("it is in no subnet of the interface")
@@ -235,18 +236,19 @@ fn why(step: &Step, errno: Errno) -> Option<&'static str> {
         (Step::Gateway(_), Errno::EEXIST) => {
             Some("the container has a default route: only one interface can have a gateway of a family")
         }
-        (Step::Gateway(IpAddr::V6(_)), errno) => ipv6(errno).or_else(|| permission(errno)),
+        (Step::Address(IpAddr::V6(_), _) | Step::Gateway(IpAddr::V6(_)), errno) => {
+            ipv6(errno, mtu).or_else(|| permission(errno))
+        }
         (_, errno) => permission(errno),
     }
 }
 
 /// What is behind the numbers with which the kernel refuses an IPv6 address.
-pub(crate) fn ipv6(errno: Errno) -> Option<&'static str> {
+pub(crate) fn ipv6(errno: Errno, mtu: u32) -> Option<&'static str> {
     match errno {
         Errno::EACCES => Some("IPv6 is switched off there: net.ipv6.conf.*.disable_ipv6"),
         Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => Some("the kernel has no IPv6"),
-        Errno::EINVAL | Errno::ENOBUFS => Some("IPv6 takes an MTU of 1280 bytes"),
-        Errno::EEXIST => Some("it is given twice"),
+        Errno::EINVAL | Errno::ENOBUFS if mtu < 1280 => Some("IPv6 takes an MTU of 1280 bytes"),
         _ => None,
     }
 }
@@ -260,18 +262,38 @@ pub(crate) fn permission(errno: Errno) -> Option<&'static str> {
 /// the others by a work queue, and frames are dropped until then; to ask for the device makes the kernel do that at
 /// once (Linux 6.8). The container's end was set up last and has it.
 fn settle(host: &mut Socket, endpoint: &Endpoint, bridge: &Link) -> Result<()> {
-    let (tries, pause) = CARRIER;
-    for _ in 0..tries {
-        let port =
-            host.link(&endpoint.host_name).map_err(failed(format!("find {:?}", endpoint.host_name)))?;
-        if port.operational {
-            break;
-        }
-        std::thread::sleep(pause);
-    }
+    let find = format!("find {:?}", endpoint.host_name);
+    // One that is not up in the end, the other end may have been set down: that is not for us to say.
+    wait(|| host.link(&endpoint.host_name).map(|port| port.operational)).map_err(failed(find))?;
     // The bridge has its carrier from its first port.
     host.link_at(bridge.index).map_err(failed(format!("find the bridge {:?}", endpoint.bridge)))?;
     Ok(())
+}
+
+/// An IPv6 address is there at once, but the route by which packets to it are taken comes from a work queue, also
+/// without duplicate address detection (net/ipv6/addrconf.c, addrconf_dad_start).
+pub(crate) fn await_addresses(socket: &mut Socket, addresses: &[(IpAddr, u8)]) -> Result<()> {
+    for (address, prefix) in addresses.iter().filter(|(address, _)| address.is_ipv6()) {
+        let what = format!("wait until {address}/{prefix} is usable");
+        match wait(|| socket.is_local(*address)) {
+            Ok(true) => {}
+            Ok(false) => return Err(failed(what)(Errno::ETIMEDOUT)),
+            Err(errno) => return Err(failed(what)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Until it is true. False: it was not for a long time.
+fn wait(mut ready: impl FnMut() -> nix::Result<bool>) -> nix::Result<bool> {
+    let start = Instant::now();
+    while !ready()? {
+        if start.elapsed() > PATIENCE {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }
 
 /// Tell neighbours who may remember another MAC: of all addresses but the one from which the MAC was made. Each one
@@ -434,11 +456,6 @@ mod tests {
         sender.recv_from(&mut buffer).map(drop)
     }
 
-    fn link_of(name: &str) -> Link {
-        let links = Socket::open().unwrap().links().unwrap();
-        links.into_iter().find(|link| link.name == name).unwrap()
-    }
-
     #[test]
     fn two_containers_talk_to_each_other_and_to_the_host() {
         between(|first| {
@@ -502,6 +519,26 @@ mod tests {
             for number in 0..50 {
                 attach_one(&endpoint(2), container);
                 sender.send_to(&[number], "10.9.0.2:9000").unwrap();
+                let mut buffer = [0];
+                let arrived = listener.recv_from(&mut buffer);
+                assert!(arrived.is_ok() && buffer == [number], "{number}: {arrived:?} {buffer:?}");
+                detach(&["oar2".to_string()]).unwrap();
+            }
+        });
+    }
+
+    /// The same of an IPv6 address, whose route is made by another one.
+    #[test]
+    fn the_first_packet_to_an_ipv6_address_is_taken() {
+        between(|container| {
+            raise();
+            let listener = within(container, || UdpSocket::bind("[::]:9000").unwrap());
+            listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            let sender = UdpSocket::bind("[fd00:9::1]:0").unwrap();
+            ip("neigh add fd00:9::2 lladdr 02:04:0a:09:00:02 nud permanent dev br0");
+            for number in 0..50 {
+                attach_one(&dual(2), container);
+                sender.send_to(&[number], "[fd00:9::2]:9000").unwrap();
                 let mut buffer = [0];
                 let arrived = listener.recv_from(&mut buffer);
                 assert!(arrived.is_ok() && buffer == [number], "{number}: {arrived:?} {buffer:?}");

@@ -4,10 +4,12 @@
 //! Never touches a device that does not bear our mark. Works in the network namespace of the calling thread; names
 //! and subnets come from the caller, who keeps other processes from attaching to a bridge while it is removed.
 
+use std::net::IpAddr;
+
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::attach::{because, ipv6, mac_for, permission};
+use crate::attach::{await_addresses, because, ipv6, mac_for, permission};
 use crate::netlink::{Address, Link, Request, Socket};
 use crate::network::{Network, Subnet};
 use crate::sysctl;
@@ -60,12 +62,7 @@ fn raise(network: &Network) -> Result<bool> {
 }
 
 /// The same whoever has made it: that one may not have come so far, or have been killed.
-fn complete(
-    socket: &mut Socket,
-    network: &Network,
-    alias: &str,
-    addresses: &[(std::net::IpAddr, u8)],
-) -> Result<()> {
+fn complete(socket: &mut Socket, network: &Network, alias: &str, addresses: &[(IpAddr, u8)]) -> Result<()> {
     let link = socket.link(&network.bridge).map_err(failed("find it"))?;
     not_ours(&link, Some(alias))?;
     sysctl::write_ipv6(&network.bridge, "accept_ra", "0")?;
@@ -84,12 +81,14 @@ fn complete(
     socket.batch(requests).map_err(|(place, errno)| {
         match place.checked_sub(1).and_then(|at| addresses.get(at)) {
             Some((address, prefix)) => {
-                let why = if address.is_ipv6() { ipv6(errno) } else { None };
+                let mtu = if network.mtu == 0 { link.mtu } else { network.mtu };
+                let why = if address.is_ipv6() { ipv6(errno, mtu) } else { None };
                 because(why.or_else(|| permission(errno)), failed(format!("add {address}/{prefix}"))(errno))
             }
             None => because(permission(errno), failed("set it up")(errno)),
         }
-    })
+    })?;
+    await_addresses(socket, addresses)
 }
 
 /// Remove a bridge of ours; false: there is none of this name. EEXIST: the name is somebody else's; EBUSY: it has
@@ -172,7 +171,6 @@ pub fn occupied() -> Result<Vec<Subnet>> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::net::IpAddr;
     use std::os::fd::AsFd;
 
     use super::*;
@@ -327,6 +325,12 @@ mod tests {
             let error =
                 raise_bridge(&Network { bridge: "a/b".to_string(), ..web() }).unwrap_err().to_string();
             assert_eq!(error, "bridge \"a/b\": its name: invalid argument (no device can have this name)");
+            std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0").unwrap();
+            let error = raise_bridge(&Network { mtu: 1000, ..web() }).unwrap_err().to_string();
+            assert!(
+                error.ends_with("add fd00:9::1/64: invalid argument (IPv6 takes an MTU of 1280 bytes)"),
+                "{error}"
+            );
             let long = Network { name: "n".repeat(300), ..web() };
             assert!(raise_bridge(&long).unwrap_err().to_string().ends_with("\": invalid argument"));
         });

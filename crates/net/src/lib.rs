@@ -159,6 +159,16 @@ fn settle(host: &mut Socket, before: &Before) -> Result<()> {
     Ok(())
 }
 
+/// Is there a device of this name in the caller's network namespace?
+pub fn has_link(name: &str) -> Result<bool> {
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    match socket.link(name) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENODEV) => Ok(false),
+        Err(errno) => Err(failed(format!("look for a device {name:?}"))(errno)),
+    }
+}
+
 /// What can be a device's name (kernel net/core/dev.c, dev_valid_name): at most 15 bytes.
 fn is_name(name: &str) -> bool {
     (1..=15).contains(&name.len())

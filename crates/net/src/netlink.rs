@@ -394,6 +394,24 @@ impl Socket {
         self.list(&request, libc::RTM_NEWROUTE, parse_route)
     }
 
+    /// Would a packet to the address be for this namespace itself?
+    pub(crate) fn is_local(&mut self, address: IpAddr) -> nix::Result<bool> {
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
+        let octets = octets(address);
+        let request = Request::new(libc::RTM_GETROUTE, 0)
+            .fixed(&[family, 8 * octets.len() as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            .attribute(libc::RTA_DST, &octets);
+        let mut local = false;
+        let result = self.ask(request, |kind, body| {
+            // rtm_type.
+            local = kind == libc::RTM_NEWROUTE && body.get(7) == Some(&libc::RTN_LOCAL);
+        });
+        match result {
+            Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(false),
+            other => other.map(|()| local),
+        }
+    }
+
     /// Of every device but the loopback.
     pub(crate) fn counters(&mut self) -> nix::Result<Vec<Counters>> {
         let request = Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP).link(0, 0);

@@ -19,6 +19,7 @@ pub(crate) struct Options {
     pub(crate) cgroup_leaf: bool,
     pub(crate) strict: bool,
     pub(crate) allow_annotations: bool,
+    pub(crate) keep_groups: bool,
     pub(crate) help: bool,
     pub(crate) version: bool,
     pub(crate) generate: Option<String>,
@@ -67,6 +68,14 @@ pub(crate) struct Options {
     pub(crate) resources: Option<PathBuf>,
     pub(crate) limits: BTreeMap<&'static str, String>,
     pub(crate) rlimits: Vec<String>,
+
+    /// `network create`, as it was typed.
+    pub(crate) subnets: Vec<String>,
+    pub(crate) gateways: Vec<String>,
+    pub(crate) ipv6: bool,
+    pub(crate) mtu: u32,
+    pub(crate) internal: bool,
+    pub(crate) isolate: bool,
 }
 
 #[derive(Debug)]
@@ -118,6 +127,11 @@ pub(crate) enum Name {
     Spec,
     Features,
     Doctor,
+    NetworkCreate,
+    NetworkList,
+    NetworkInspect,
+    NetworkRemove,
+    NetworkPrune,
     Help,
     Man,
 }
@@ -125,6 +139,7 @@ pub(crate) enum Name {
 #[derive(Debug)]
 pub(crate) struct Verb {
     pub(crate) name: Name,
+    /// One word, or a group's and its own.
     pub(crate) word: &'static str,
     pub(crate) positional: Positional,
     pub(crate) flags: &'static [&'static [Flag]],
@@ -141,6 +156,8 @@ pub(crate) enum Positional {
     /// An ID, and whatever comes after it, flags or not.
     IdAndWords(&'static str),
     OptionalId,
+    /// The name of a network.
+    Network,
     Command,
 }
 
@@ -152,6 +169,7 @@ impl Positional {
             Positional::IdAndSignal => "ID [SIGNAL]",
             Positional::IdAndWords(shape) => shape,
             Positional::OptionalId => "[ID]",
+            Positional::Network => "NAME",
             Positional::Command => "[COMMAND]",
         }
     }
@@ -159,14 +177,20 @@ impl Positional {
     pub(crate) fn most(self) -> usize {
         match self {
             Positional::None => 0,
-            Positional::Id | Positional::OptionalId | Positional::Command => 1,
-            Positional::IdAndSignal => 2,
+            Positional::Id | Positional::OptionalId | Positional::Network => 1,
+            // A command may have two words.
+            Positional::IdAndSignal | Positional::Command => 2,
             Positional::IdAndWords(_) => usize::MAX,
         }
     }
 }
 
 impl Verb {
+    /// `network` of `network create`.
+    pub(crate) fn group(&self) -> Option<&'static str> {
+        self.word.split_once(' ').map(|(group, _)| group)
+    }
+
     pub(crate) fn every_flag(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         self.flags.iter().copied().flatten()
     }
@@ -227,6 +251,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
             "accepted for compatibility: true, false or auto; always found out",
         ),
         hidden(value("criu", "FILE", Kind::Ignored, "accepted for compatibility")),
+        hidden(ALLOW_ANNOTATIONS),
         value(
             "generate",
             "PAGE",
@@ -238,7 +263,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
     HELP,
 ];
 
-const HELP: &[Flag] = &[short('h', switch("help", |o, v| o.help = v, "print help"))];
+pub(crate) const HELP: &[Flag] = &[short('h', switch("help", |o, v| o.help = v, "print help"))];
 
 const BUNDLE: &[Flag] = &[short(
     'b',
@@ -278,6 +303,13 @@ const PROCESS: &[Flag] = &[
     ),
 ];
 
+/// Of create and run. Engines can add flags in front of a verb only (Podman's `--runtime-flag`), so it is taken there too.
+const ALLOW_ANNOTATIONS: Flag = switch(
+    "allow-annotations",
+    |o, v| o.allow_annotations = v,
+    "follow annotations that change what is done: org.systemd.property.*, run.oci.keep_original_groups",
+);
+
 const CREATE: &[Flag] = &[
     switch(
         "no-pivot",
@@ -291,15 +323,17 @@ const CREATE: &[Flag] = &[
         "put the process into a sub-cgroup, as a systemd or an engine inside needs (cgroup v2)",
     ),
     switch("strict", |o, v| o.strict = v, "fail on what this host cannot do, instead of warning about it"),
+    ALLOW_ANNOTATIONS,
     switch(
-        "allow-annotations",
-        |o, v| o.allow_annotations = v,
-        "follow annotations that change what is done, such as org.systemd.property.*",
+        "keep-groups",
+        |o, v| o.keep_groups = v,
+        "keep the caller's supplementary groups, for files that only they may use",
     ),
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
 ];
 
-const NETWORK: &[Flag] = &[
+/// Of create and run.
+const CONNECT: &[Flag] = &[
     value(
         "network",
         "NETWORK",
@@ -455,12 +489,36 @@ const UPDATE: &[Flag] = &[
     value("mem-bw-schema", "SCHEMA", Kind::Limit, "resctrl: memory bandwidth"),
 ];
 
+const NETWORK: &[Flag] = &[
+    value(
+        "subnet",
+        "SUBNET",
+        Kind::Text(|o, v| o.subnets.push(v)),
+        "the network's addresses, as 10.1.2.0/24; twice for one of IPv4 and one of IPv6 (default: an IPv4 one that \
+         is free)",
+    ),
+    value(
+        "gateway",
+        "ADDRESS",
+        Kind::Text(|o, v| o.gateways.push(v)),
+        "the host's own address in the subnet (default: the first one); may be repeated",
+    ),
+    switch("ipv6", |o, v| o.ipv6 = v, "both IPv4 and IPv6: what --subnet does not give is chosen"),
+    value("mtu", "BYTES", Kind::Number(|o, v| o.mtu = v), "the largest packet (default: the kernel's)"),
+    switch(
+        "internal",
+        |o, v| o.internal = v,
+        "its containers reach each other and the host's address in it, and nothing behind it",
+    ),
+    switch("isolate", |o, v| o.isolate = v, "it and other networks do not reach each other"),
+];
+
 pub(crate) static VERBS: &[Verb] = &[
     Verb {
         name: Name::Create,
         word: "create",
         positional: Positional::Id,
-        flags: &[BUNDLE, PROCESS, CREATE, NETWORK, HELP],
+        flags: &[BUNDLE, PROCESS, CREATE, CONNECT, HELP],
         doc: "build a container from a bundle, up to the point before its command runs",
         detail: "The bundle is a directory with a config.json of the OCI runtime specification and, usually, a root \
                  filesystem. The container then waits for `start`.",
@@ -527,7 +585,7 @@ pub(crate) static VERBS: &[Verb] = &[
             BUNDLE,
             PROCESS,
             CREATE,
-            NETWORK,
+            CONNECT,
             DETACH,
             &[
                 switch("keep", |o, v| o.keep = v, "do not delete the container when its command has ended"),
@@ -690,6 +748,58 @@ pub(crate) static VERBS: &[Verb] = &[
         doc: "check whether this host can run containers, as root and as an ordinary user",
         detail: "Each line is ok, missing or note; below what is missing is what to run or set. Nothing is changed. Exits \
                  with 0 when containers of the caller can run, with 1 otherwise.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkCreate,
+        word: "network create",
+        positional: Positional::Network,
+        flags: &[NETWORK, HELP],
+        doc: "define a network for containers",
+        detail: "Its bridge is made by the first container that is connected to it. The network `default` need not be \
+                 created; it can be, before its first use, to have other addresses.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkList,
+        word: "network ls",
+        positional: Positional::None,
+        flags: &[
+            &[
+                switch("json", |o, v| o.json = v, "print an array of definitions"),
+                short('q', switch("quiet", |o, v| o.quiet = v, "print the names only")),
+            ],
+            HELP,
+        ],
+        doc: "list the networks",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkInspect,
+        word: "network inspect",
+        positional: Positional::Network,
+        flags: &[HELP],
+        doc: "print a network and its containers as JSON",
+        detail: "Its definition, whether its bridge is up in this network namespace, and who has which address.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkRemove,
+        word: "network rm",
+        positional: Positional::Network,
+        flags: &[HELP],
+        doc: "remove a network that no container is connected to, with its bridge and rules",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkPrune,
+        word: "network prune",
+        positional: Positional::None,
+        flags: &[HELP],
+        doc: "remove every network without containers but `default`, and print their names",
+        detail: "Addresses and ports of containers that ended without being deleted become free.",
         hidden: false,
     },
     Verb {

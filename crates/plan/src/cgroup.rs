@@ -70,7 +70,11 @@ fn directory(
     options: &Options,
     check: &mut Check,
 ) -> CgroupPlace {
-    let place = CgroupPlace::Directory(path(given, options, check));
+    let path = match path(given, options, check) {
+        CgroupPath::Relative(path) if !host.cgroup.below_own.is_empty() => CgroupPath::Below(path),
+        path => path,
+    };
+    let place = CgroupPlace::Directory(path);
     // Root keeps the errors of those who may make one.
     if host.cgroup.closed.is_empty() || !host.cgroup.is_closed() {
         return place;

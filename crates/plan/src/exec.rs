@@ -12,6 +12,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process, Sp
 use crate::check::Check;
 use crate::namespaces::Namespaces;
 use crate::plan::{Ending, Filter, no_new_privileges};
+use crate::process::Groups;
 use crate::types::{
     Action, Host, Namespace, Options, Outside, Plan, Resources, Scheduler, Step, Violation, Warning,
 };
@@ -85,7 +86,9 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
         Exec::Document(given) => completed((**given).clone(), own),
         Exec::Like(changes) => changed(own.clone(), changes, &mut check),
     };
-    let mut ending = Ending::plan(&process, host, options, &namespaces, &mut check);
+    // Engines repeat the groups of the container's document beside its annotation.
+    let groups = if options.keep_groups { Groups::KeptAnyway } else { Groups::Given };
+    let mut ending = Ending::plan(&process, groups, host, options, &namespaces, &mut check);
     if !check.violations.is_empty() {
         return Err(check.violations);
     }
@@ -173,6 +176,7 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
         hooks: Default::default(),
         terminal,
         preserve_fds: options.preserve_fds,
+        keep_groups: options.keep_groups,
         warnings: check.warnings,
         notes: check.notes,
     })

@@ -35,6 +35,9 @@ fn place(plan: &CgroupPlan) -> String {
         CgroupPlace::Directory(CgroupPath::Relative(path)) => {
             format!("cgroupfs: {} (beside the caller's own)", shown(path))
         }
+        CgroupPlace::Directory(CgroupPath::Below(path)) => {
+            format!("cgroupfs: {} (below the caller's own: what is above is not theirs)", shown(path))
+        }
     };
     if let Some(leaf) = &plan.leaf {
         text.push_str(&format!(", the process in {leaf}"));

@@ -116,6 +116,12 @@ pub(crate) fn plan(
             &place,
             check,
         );
+        if ids != MountIdMap::None && read.bind.is_some() && !host.may_mount() {
+            // mount_setattr(2): a right over the filesystem, not only over the mount.
+            let rule = "mapping the ids of a bind takes CAP_SYS_ADMIN where its filesystem was mounted, which this \
+                        caller lacks";
+            check.violation(&place, rule);
+        }
         if target == "/dev" && read.bind.is_some() && !read.remount {
             planned.dev_is_bound = true;
         }
@@ -139,7 +145,7 @@ pub(crate) fn plan(
         } else {
             let mut entry = entry;
             drop_unmapped_group(&mut entry, namespaces, check);
-            match hosts_own(entry.fstype, namespaces) {
+            match hosts_own(entry.fstype, host, namespaces) {
                 // Queues are there without it.
                 Some((source, why)) if entry.fstype == "mqueue" && !host.mqueue => {
                     check.warn(&entry.place, format!("{why}, and the host has no {source}: left out"));
@@ -176,14 +182,15 @@ fn notify(directory: &str) -> Step {
 
 /// These filesystems show a namespace. In a user namespace they can be made of those alone that belong to it: of the
 /// host's, what the host has mounted is the same. (Where, why.)
-fn hosts_own(fstype: &str, namespaces: &Namespaces) -> Option<(&'static str, &'static str)> {
+fn hosts_own(fstype: &str, host: &Host, namespaces: &Namespaces) -> Option<(&'static str, &'static str)> {
     let (namespace, source, why) = match fstype {
         "sysfs" => (Namespace::Network, "/sys", "a new sysfs needs a network namespace"),
         "proc" => (Namespace::Pid, "/proc", "a new procfs needs a pid namespace"),
         "mqueue" => (Namespace::Ipc, "/dev/mqueue", "a new mqueue needs an ipc namespace"),
         _ => return None,
     };
-    (namespaces.user() && !namespaces.has(namespace)).then_some((source, why))
+    let foreign = namespaces.user() || host.user_namespace.foreign.contains(&namespace);
+    (foreign && !namespaces.has(namespace)).then_some((source, why))
 }
 
 /// What the document forbids is forbidden in all that is mounted in it, as in one new filesystem. How access times are

@@ -43,7 +43,10 @@ pub(crate) struct Namespaces {
     pub(crate) new_cgroup: bool,
     /// Where it was asked for.
     pub(crate) cgroup_place: String,
-    /// The ids that exist in the container; also known when a user namespace with mappings is joined.
+    /// setgroups(2) is not permitted to the container's process.
+    pub(crate) setgroups_denied: bool,
+    /// The ids that exist in the container; also known when a user namespace with mappings is joined. Without a user
+    /// namespace they are those of the caller's own.
     uids: Vec<IdMap>,
     gids: Vec<IdMap>,
 }
@@ -163,7 +166,16 @@ pub(crate) fn plan(linux: Option<&Linux>, host: &Host, check: &mut Check) -> Nam
         spawn.gid_writer = sub_ids::writer(&spawn.gid_map, host.egid, sub_ids::GIDS, host, check);
     }
     spawn.time_offsets = time_offsets(linux, &spawn, check);
-    Namespaces { spawn, new_cgroup, cgroup_place, uids, gids }
+    let own = &host.user_namespace;
+    let (uids, gids) = match spawn.makes(Namespace::User) || spawn.joins(Namespace::User) {
+        true => (uids, gids),
+        false => (own.uid_map.clone(), own.gid_map.clone()),
+    };
+    // An unprivileged caller may write a gid map of its own, of one id, only after giving up setgroups(2)
+    // (CVE-2014-8989); a longer one is written by newgidmap, and setgroups stays.
+    let setgroups_denied =
+        spawn.gid_writer == MapWriter::OwnId || own.setgroups_denied && !spawn.joins(Namespace::User);
+    Namespaces { spawn, new_cgroup, cgroup_place, setgroups_denied, uids, gids }
 }
 
 fn namespace_of(kind: LinuxNamespaceType) -> Namespace {

@@ -10,6 +10,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::check::{Check, shown};
 use crate::namespaces::Namespaces;
+use crate::process::Groups;
 use crate::types;
 use crate::types::{
     Action, CgroupMode, CgroupPlace, Host, Namespace, Options, Outside, Plan, Step, Violation,
@@ -64,7 +65,8 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         check.violation("process", "is missing: it is needed to create a container");
         return Err(check.violations);
     };
-    let ending = Ending::plan(process, host, options, &namespaces, &mut check);
+    let groups = process::groups(spec, options, &mut check);
+    let ending = Ending::plan(process, groups, host, options, &namespaces, &mut check);
     let notify = !options.notify.is_empty();
     let interfaces = options.interfaces.clone();
     let outside = Outside { net_devices, interfaces, intel_rdt, seccomp_listener, notify, ..ending.outside };
@@ -158,6 +160,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         hooks: hooks.outside,
         terminal: process.terminal().unwrap_or(false),
         preserve_fds: options.preserve_fds,
+        keep_groups: groups != Groups::Given,
         warnings: check.warnings,
         notes: check.notes,
     })
@@ -231,6 +234,7 @@ pub(crate) struct Ending {
 impl Ending {
     pub(crate) fn plan(
         process: &Process,
+        groups: Groups,
         host: &Host,
         options: &Options,
         namespaces: &Namespaces,
@@ -249,7 +253,7 @@ impl Ending {
             scheduler: scheduling::scheduler(process, check),
             io_priority: scheduling::io_priority(process, check),
             labels: labels(process, host, check),
-            identity: process::identity(process.user(), &sets, namespaces, check),
+            identity: process::identity(process.user(), groups, &sets, namespaces, check),
             capabilities: process::capabilities(&sets),
             find,
             execute,
@@ -312,7 +316,7 @@ fn names(spec: &Spec, namespaces: &Namespaces, check: &mut Check) -> Vec<Step> {
     steps
 }
 
-/// Stored and shown, never interpreted (CVE-2024-3154, CVE-2022-0811 came from doing more).
+/// Stored and shown; interpreted only with [`Options::allow_annotations`] (CVE-2024-3154, CVE-2022-0811 came from more).
 fn annotations(spec: &Spec, check: &mut Check) -> BTreeMap<String, String> {
     let mut sorted = BTreeMap::new();
     for (key, value) in spec.annotations().iter().flatten() {

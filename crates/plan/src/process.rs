@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use oci_spec::runtime::{PosixRlimitType, Process, User};
+use oci_spec::runtime::{PosixRlimitType, Process, Spec, User};
 
 use crate::capabilities::Sets;
 use crate::check::Check;
@@ -85,32 +85,77 @@ pub(crate) fn umask(user: &User, check: &mut Check) -> Step {
     }
 }
 
-pub(crate) fn identity(user: &User, sets: &Sets, namespaces: &Namespaces, check: &mut Check) -> Step {
+/// crun's annotation, which Podman's `--group-add keep-groups` writes.
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+/// Whose supplementary groups the process has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Groups {
+    /// The document's.
+    Given,
+    /// Its creator's; others beside them are an error.
+    Kept,
+    /// Its creator's; others beside them are left out with a warning, as whoever wrote them did not mean it.
+    KeptAnyway,
+}
+
+/// Of a container's first process.
+pub(crate) fn groups(spec: &Spec, options: &Options, check: &mut Check) -> Groups {
+    if options.keep_groups {
+        return Groups::Kept;
+    }
+    match spec.annotations().as_ref().and_then(|annotations| annotations.get(KEEP_GROUPS)) {
+        Some(value) if options.allow_annotations => {
+            if value != "1" {
+                check.refuse(format!("annotations[\"{KEEP_GROUPS}\"]"), "must be 1", value);
+            }
+            // Podman writes the image's groups beside it.
+            Groups::KeptAnyway
+        }
+        _ => Groups::Given,
+    }
+}
+
+pub(crate) fn identity(
+    user: &User,
+    kept: Groups,
+    sets: &Sets,
+    namespaces: &Namespaces,
+    check: &mut Check,
+) -> Step {
     namespaces.check_uid(check, "process.user.uid", user.uid());
     namespaces.check_gid(check, "process.user.gid", user.gid());
-    let groups = user.additional_gids().clone().unwrap_or_default();
+    const PLACE: &str = "process.user.additionalGids";
+    let mut groups = user.additional_gids().clone().unwrap_or_default();
+    let denied = namespaces.setgroups_denied;
+    if kept != Groups::Given && !groups.is_empty() {
+        if kept == Groups::Kept {
+            check.violation(PLACE, "there is no way to have these and keep the caller's groups too");
+        } else {
+            check.warn(PLACE, "not set: the process keeps its caller's groups");
+        }
+        groups.clear();
+    }
     if groups.len() > MAX_GROUPS {
         let rule = format!("the kernel takes at most {MAX_GROUPS} groups");
-        check.refuse("process.user.additionalGids", &rule, groups.len());
+        check.refuse(PLACE, &rule, groups.len());
     } else {
         for (i, &gid) in groups.iter().enumerate() {
-            namespaces.check_gid(check, &format!("process.user.additionalGids[{i}]"), gid);
+            namespaces.check_gid(check, &format!("{PLACE}[{i}]"), gid);
         }
     }
-    // An unprivileged caller may write a gid map of its own, of one id, only after giving up setgroups(2)
-    // (CVE-2014-8989); a longer one is written by newgidmap, and setgroups stays.
-    let keep_groups = namespaces.spawn.gid_writer == MapWriter::OwnId;
-    if keep_groups && !groups.is_empty() {
-        check.violation(
-            "process.user.additionalGids",
-            "setting groups is not permitted with a single unprivileged gid mapping",
-        );
+    if denied && !groups.is_empty() {
+        let rule = match namespaces.spawn.gid_writer {
+            MapWriter::OwnId => "setting groups is not permitted with a single unprivileged gid mapping",
+            _ => "setting groups is not permitted in the caller's user namespace (/proc/self/setgroups)",
+        };
+        check.violation(PLACE, rule);
     }
     let identity = Identity {
         uid: user.uid(),
         gid: user.gid(),
         groups,
-        keep_groups,
+        keep_groups: denied || kept != Groups::Given,
         bounding: sets.bounding,
         effective: sets.effective,
     };

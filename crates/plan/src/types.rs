@@ -33,6 +33,7 @@ pub struct Host {
     pub privileged: bool,
     /// The caller's own user namespace is the initial one (its uid_map is the identity over all ids).
     pub initial_user_namespace: bool,
+    pub user_namespace: UserNamespace,
     /// Gathered for callers without privileges.
     pub sub_ids: SubIds,
     pub kernel: (u32, u32),
@@ -79,6 +80,9 @@ pub struct CgroupHost {
     /// Mount points of those above in which this caller may not make the cgroup that the document asks for. Empty for
     /// root.
     pub closed: Vec<String>,
+    /// Mount points where the caller's own cgroup is theirs and the one above is not: a relative path is below their own
+    /// there.
+    pub below_own: Vec<String>,
 }
 
 impl CgroupHost {
@@ -147,6 +151,8 @@ pub struct Options {
     pub strict: bool,
     /// Annotations that change what is done are followed.
     pub allow_annotations: bool,
+    /// The process has its creator's supplementary groups, instead of `process.user.additionalGids`.
+    pub keep_groups: bool,
     /// create + start in one command: the process is not parked, and hears the start on the control socket.
     pub run: bool,
 }
@@ -172,6 +178,26 @@ pub enum TerminalTo {
     Nowhere,
 }
 
+/// The caller's own user namespace. All of it is empty in the initial one, where there are no such limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserNamespace {
+    /// The ids that exist.
+    pub uid_map: Vec<IdMap>,
+    pub gid_map: Vec<IdMap>,
+    /// setgroups(2) is denied, here and in all user namespaces below (`/proc/self/setgroups`).
+    pub setgroups_denied: bool,
+    /// The caller's own namespaces of other kinds that belong to a user namespace above: CAP_SYS_ADMIN here means nothing
+    /// there.
+    pub foreign: Vec<Namespace>,
+}
+
+impl Host {
+    /// May the caller mount in the mount namespace that it is in?
+    pub fn may_mount(&self) -> bool {
+        self.privileged && !self.user_namespace.foreign.contains(&Namespace::Mount)
+    }
+}
+
 /// Everything that creating the container will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -189,6 +215,8 @@ pub struct Plan {
     pub hooks: Hooks,
     pub terminal: bool,
     pub preserve_fds: u32,
+    /// The process has its creator's groups because that was asked for: so do those of exec.
+    pub keep_groups: bool,
     pub warnings: Vec<Warning>,
     /// What is as the specification wants it, and may still explain a surprise: for those who ask for details.
     pub notes: Vec<Warning>,
@@ -299,6 +327,8 @@ pub enum CgroupPath {
     Absolute(String),
     /// Beside the caller's own cgroup: relative to its parent.
     Relative(String),
+    /// Below the caller's own cgroup, in the hierarchies of [`CgroupHost::below_own`]; beside it in others.
+    Below(String),
 }
 
 /// A transient unit: `<prefix>-<name>.scope` in a slice, or a slice of its own (systemd.scope(5),
@@ -823,7 +853,8 @@ pub struct Identity {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
-    /// setgroups(2) is denied in this user namespace (a single unprivileged mapping): the list stays as it is.
+    /// The list stays as it is: setgroups(2) is denied in this user namespace (a single unprivileged mapping), or that
+    /// was asked for.
     pub keep_groups: bool,
     /// One bit for each capability number.
     pub bounding: u64,

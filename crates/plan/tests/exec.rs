@@ -28,6 +28,21 @@ fn document(container: &Value, process: &Value) -> Plan {
     plan_of(container, &Exec::Document(Box::new(process))).unwrap()
 }
 
+#[test]
+fn groups_are_kept_where_the_container_keeps_them() {
+    let container = with(&[("/process/user/additionalGids", json!([5]))]);
+    let (spec, _) = parse(container.to_string().as_bytes()).unwrap();
+    let exec = Exec::Like(Changes { args: vec!["/bin/id".to_string()], ..Changes::default() });
+    let plan = plan_exec(&spec, &exec, &host(), &Options { keep_groups: true, ..options() }).unwrap();
+    let identity = plan.steps.iter().find_map(|step| match &step.action {
+        Action::Identity(identity) => Some(identity),
+        _ => None,
+    });
+    let identity = identity.unwrap();
+    assert!(identity.keep_groups && identity.groups.is_empty(), "{identity:?}");
+    assert!(plan.warnings.iter().any(|warning| warning.place == "process.user.additionalGids"));
+}
+
 const FORK: &str = "enter the pid namespace";
 
 #[test]

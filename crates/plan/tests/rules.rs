@@ -1274,6 +1274,87 @@ fn t86_annotations_change_nothing_but_themselves() {
 }
 
 #[test]
+fn groups_are_kept_when_that_is_asked_for() {
+    let kept = |plan: &Plan| {
+        let identity = plan.steps.iter().find_map(|step| match &step.action {
+            Action::Identity(identity) => Some(identity),
+            _ => None,
+        });
+        identity.map(|identity| (identity.keep_groups, identity.groups.clone())).unwrap()
+    };
+    let none = || (true, Vec::new());
+    let flag = Options { keep_groups: true, ..options() };
+    let allowed = Options { allow_annotations: true, ..options() };
+    let plan = planned_on(&base(), &host(), &flag);
+    assert_eq!(kept(&plan), none());
+    assert!(explain(&plan).contains("groups kept"));
+    let annotation = ("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+    let groups = ("/process/user/additionalGids", json!([5]));
+    assert_eq!(kept(&planned(&with(&[annotation.clone(), groups.clone()]))), (false, vec![5]));
+    assert_eq!(kept(&planned_on(&with(std::slice::from_ref(&annotation)), &host(), &allowed)), none());
+    let bad = with(&[("/annotations", json!({"run.oci.keep_original_groups": "0"}))]);
+    refuses_on(&bad, &host(), &allowed, "annotations[\"run.oci.keep_original_groups\"]", "must be 1 (got 0)");
+    // Both: who typed the flag can take one of them back, and who wrote the document is perhaps an engine.
+    let place = "process.user.additionalGids";
+    refuses_on(&with(std::slice::from_ref(&groups)), &host(), &flag, place, "there is no way to have these");
+    let both = planned_on(&with(&[annotation, groups]), &host(), &allowed);
+    assert_eq!(kept(&both), none());
+    assert!(both.warnings.iter().any(|warning| warning.place == place), "{:?}", both.warnings);
+}
+
+#[test]
+fn the_ids_of_a_bind_are_not_for_an_ordinary_user_to_map() {
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let bind = with(&[
+        ("/linux/namespaces/-", json!({"type": "user"})),
+        ("/linux/uidMappings", map.clone()),
+        ("/linux/gidMappings", map.clone()),
+        (
+            "/mounts/-",
+            json!({"destination": "/mnt", "type": "bind", "source": "/srv", "options": ["bind"],
+                   "uidMappings": map, "gidMappings": map}),
+        ),
+    ]);
+    refuses_on(&bind, &user(), &options(), "mounts[1]", "mapping the ids of a bind takes CAP_SYS_ADMIN");
+    planned(&bind);
+}
+
+#[test]
+fn in_a_user_namespace_there_is_what_it_has() {
+    let one = vec![IdMap { container: 0, host: 1000, size: 1 }];
+    let own = UserNamespace {
+        uid_map: one.clone(),
+        gid_map: one,
+        setgroups_denied: true,
+        foreign: vec![Namespace::Mount, Namespace::Network],
+    };
+    let inside = Host { initial_user_namespace: false, user_namespace: own.clone(), ..host() };
+    assert!(!inside.may_mount() && host().may_mount());
+    let ids = with(&[("/process/user/uid", json!(7))]);
+    refuses_on(&ids, &inside, &options(), "process.user.uid", "is not mapped in the user namespace (got 7)");
+    let groups = with(&[("/process/user/additionalGids", json!([0]))]);
+    let place = "process.user.additionalGids";
+    refuses_on(&groups, &inside, &options(), place, "not permitted in the caller's user namespace");
+    // A namespace with the same ids, and setgroups is denied there too.
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let user = ("/linux/namespaces/-", json!({"type": "user"}));
+    let maps = [("/linux/uidMappings", map.clone()), ("/linux/gidMappings", map)];
+    let nested = with(&[user, maps[0].clone(), maps[1].clone()]);
+    let text = explain(&planned_on(&nested, &inside, &options()));
+    assert!(text.contains("groups kept"), "{text}");
+    // sysfs of a network namespace that somebody else has.
+    let mut sysfs =
+        with(&[("/mounts/-", json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}))]);
+    sysfs["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "pid"}]);
+    let text = explain(&planned_on(&sysfs, &inside, &options()));
+    assert!(text.contains("bind /sys at /sys: rbind"), "{text}");
+    let own = UserNamespace { foreign: Vec::new(), ..own };
+    let inside = Host { user_namespace: own, ..inside };
+    let text = explain(&planned_on(&sysfs, &inside, &options()));
+    assert!(text.contains("mount sysfs at /sys"), "{text}");
+}
+
+#[test]
 fn in_a_user_namespace_device_nodes_are_bound() {
     let inside = Host { initial_user_namespace: false, ..host() };
     let plan = planned_on(&base(), &inside, &options());

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use coracle_cgroup::{Cgroup, Location, Ownership, Systemd};
 use coracle_plan::{CgroupPlace, CgroupPlan, SystemdUnit};
+use nix::errno::Errno;
 
 use crate::config::Decided;
 use crate::error::{Code, Error, Result};
@@ -209,6 +210,10 @@ pub(crate) fn error(error: coracle_cgroup::Error) -> Error {
         coracle_cgroup::Error::Controller { .. } if !nix::unistd::geteuid().is_root() => words.hint(
             "on cgroup v2 root can delegate it: `systemctl edit user@.service`, [Service] Delegate=cpu cpuset io memory pids; \
              then log in again",
+        ),
+        coracle_cgroup::Error::Io { errno: Errno::EBUSY, ref what, .. } if what.starts_with("enable ") => words.hint(
+            "processes and limits below them exclude each other in cgroup v2: `mkdir CGROUP/shell && echo $$ \
+             >CGROUP/shell/cgroup.procs`, as whoever owns it, makes room",
         ),
         _ => words,
     }

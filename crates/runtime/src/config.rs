@@ -95,6 +95,7 @@ pub(crate) fn decide(
             cgroup_leaf: options.cgroup_leaf,
             strict: options.strict,
             allow_annotations: options.allow_annotations,
+            keep_groups: options.keep_groups,
             run,
         },
     );

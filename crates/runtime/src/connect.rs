@@ -594,16 +594,20 @@ impl Connection {
         text
     }
 
-    /// Take back what [`Networks::connect`] did, as far as it did it. Can be repeated.
-    pub(crate) fn disconnect(&self) -> Result<()> {
-        // In another namespace there is nothing of it, and what has its names there is somebody else's.
+    /// Take back what [`Networks::connect`] did, as far as it did it; a warning when that is out of reach. Can be repeated.
+    fn disconnect(&self) -> Result<Option<String>> {
+        // What has its names in another namespace is somebody else's.
         if self.namespace != own_namespace()? {
-            return Ok(());
+            let text = format!(
+                "the container was connected in another network namespace ({}): its ports are published there until that ends",
+                self.namespace
+            );
+            return Ok(Some(text).filter(|_| !self.ports.is_empty()));
         }
         coracle_net::unpublish(&self.ports).map_err(failed)?;
         let names: Vec<String> =
             self.interfaces.iter().map(|interface| interface.host_name.clone()).collect();
-        coracle_net::detach(&names).map_err(failed)
+        coracle_net::detach(&names).map_err(failed).map(|()| None)
     }
 }
 
@@ -654,15 +658,13 @@ fn without_servers(text: &str, unwanted: &dyn Fn(IpAddr) -> bool) -> (String, us
 }
 
 /// Take back a container's network: its links, rules and claims. Claims may be there before a record says so. Can be
-/// repeated.
-pub(crate) fn remove(root: &Path, id: &str, connection: Option<&Connection>) -> Result<()> {
-    if let Some(connection) = connection {
-        connection.disconnect()?;
+/// repeated. What comes back is a warning.
+pub(crate) fn remove(root: &Path, id: &str, connection: Option<&Connection>) -> Result<Option<String>> {
+    let warning = connection.map(Connection::disconnect).transpose()?.flatten();
+    if root.join(NETWORKS).exists() {
+        store(root).release(id).map_err(refused)?;
     }
-    match root.join(NETWORKS).exists() {
-        true => store(root).release(id).map_err(refused),
-        false => Ok(()),
-    }
+    Ok(warning)
 }
 
 /// Where the definitions and claims are: beside the containers, under a name that no container can have.

@@ -56,8 +56,10 @@ pub struct CreateOptions {
     pub cgroup_leaf: bool,
     /// What this host cannot do of the config is an error, not a warning.
     pub strict: bool,
-    /// Follow annotations that change what is done (`org.systemd.property.*`).
+    /// Follow annotations that change what is done (`org.systemd.property.*`, `run.oci.keep_original_groups`).
     pub allow_annotations: bool,
+    /// The container's processes have their callers' supplementary groups, not those of the config.
+    pub keep_groups: bool,
 }
 
 /// What run takes beside that.
@@ -311,7 +313,7 @@ impl Attempt {
                 plan,
                 location: &location,
                 cgroup: self.cgroup.as_ref(),
-                privileged: decided.host.privileged,
+                privileged: decided.host.may_mount(),
                 control: theirs.as_raw_fd(),
                 listener: listener.as_ref().map_or(-1, AsRawFd::as_raw_fd),
                 hook_output: hook_output.as_ref().map_or(-1, |(_, write)| write.as_raw_fd()),
@@ -429,7 +431,7 @@ impl Attempt {
             left.extend(removed.err().map(|error| error.message));
         }
         let network = connect::remove(self.directory.root(), self.directory.id(), self.network.as_ref());
-        left.extend(network.err().map(|error| error.message));
+        left.extend(network.map_err(|error| error.message).unwrap_or_else(Some));
         // The record stays with whatever could not be removed.
         if left.is_empty() {
             left.extend(self.directory.remove().err().map(|error| error.message));
@@ -541,6 +543,7 @@ fn intent(
         intel_rdt,
         network: None,
         no_new_keyring: options.no_new_keyring,
+        keep_groups: plan.keep_groups,
         process: None,
     })
 }

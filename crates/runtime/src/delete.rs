@@ -103,7 +103,7 @@ impl Runtime {
             rdt::remove(plan, resctrl, id.as_str(), *applied)?;
         }
         if let Some(connection) = &record.network {
-            connect::remove(&self.root, id.as_str(), Some(connection))?;
+            warnings.extend(connect::remove(&self.root, id.as_str(), Some(connection))?);
         }
         directory.remove()?;
         if record.process.is_some() {

@@ -28,7 +28,7 @@ pub enum Code {
     Exists,
     /// The container is in a state in which the verb is not legal.
     State,
-    /// Another command holds the container's lock.
+    /// Another command holds the container's lock, or a container has the network, address or port.
     Busy,
     /// A call of the kernel failed.
     System,

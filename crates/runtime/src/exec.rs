@@ -254,7 +254,7 @@ impl Runtime {
             plan: &plan,
             location: &record.cgroup,
             cgroup: None,
-            privileged: host.privileged,
+            privileged: host.may_mount(),
             control: theirs.as_raw_fd(),
             listener: claim.as_ref().map_or(-1, |claim| claim.listener.as_raw_fd()),
             hook_output: -1,
@@ -477,6 +477,7 @@ fn decide(
             cgroup_leaf: false,
             strict: false,
             allow_annotations: false,
+            keep_groups: record.keep_groups,
             run: !parked,
         },
     );
@@ -568,6 +569,8 @@ impl Namespaces {
             Some(libc::ENOENT | libc::ESRCH) => {
                 Error::new(Code::State, "cannot exec in a stopped container: container not running")
             }
+            Some(libc::EACCES | libc::EPERM) => Error::io("look at the container's namespaces", &error)
+                .hint("exec works from the user namespace in which the container was made, or one above"),
             _ => Error::io("look at the container's namespaces", &error),
         };
         let path = |name: &str| format!("/proc/{pid}/ns/{name}");

@@ -24,6 +24,7 @@ mod lower;
 mod members;
 mod messages;
 mod namespaces;
+mod network;
 mod notify;
 mod pause;
 mod probe;
@@ -49,6 +50,7 @@ use nix::errno::Errno;
 
 pub use connect::{Connected, Connection, HostEntry, Mac, NetworkChoice, NetworkOptions, Publish};
 pub use coracle_cgroup::Inside;
+pub use coracle_net::{Network, NewNetwork, Range, Subnet};
 pub use coracle_plan::Changes;
 pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use doctor::{Check, Diagnosis, Finding, doctor};
@@ -59,6 +61,7 @@ pub use features::features;
 pub use follow::{Event, Follow, What};
 pub use foreground::ExitStatus;
 pub use id::Id;
+pub use network::{NetworkContainer, NetworkState, Pruned};
 pub use notify::NotifySocket;
 pub use oci_spec::runtime::{LinuxResources, PosixRlimit};
 pub use signal::Signal;
@@ -166,21 +169,27 @@ impl Runtime {
     }
 }
 
-/// Where containers are when nobody says. For root `/run/oar`. For others `oar` in the first of these directories that
-/// exists and is theirs: `$XDG_RUNTIME_DIR`, `/run/user/UID`; else `/tmp/oar-UID`.
+/// Where containers are when nobody says. For root `/run/oar`, unless `/run` is another user's, as it is for root of a user
+/// namespace alone. For others `oar` in the first of these directories that exists and is theirs: `$XDG_RUNTIME_DIR`,
+/// `/run/user/UID`; else `/tmp/oar-UID`.
 pub fn default_root() -> PathBuf {
     let euid = nix::unistd::geteuid();
-    if euid.is_root() {
-        return "/run/oar".into();
-    }
+    let owner = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.uid());
+    let uid = if euid.is_root() {
+        if owner(Path::new("/run")).is_none_or(|owner| owner == 0) {
+            return "/run/oar".into();
+        }
+        // The user who has made the namespace sees the same containers.
+        namespaces::outside_id(std::process::id() as i32, 0).ok().flatten().unwrap_or(0)
+    } else {
+        euid.as_raw()
+    };
     // After su(1) it may still be the one of the user before.
     let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    let theirs = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == euid.as_raw())
-    };
-    match named.into_iter().chain([format!("/run/user/{euid}").into()]).find(theirs) {
+    let theirs = |path: &PathBuf| path.is_dir() && owner(path) == Some(euid.as_raw());
+    match named.into_iter().chain([format!("/run/user/{uid}").into()]).find(theirs) {
         Some(path) => path.join("oar"),
-        None => format!("/tmp/oar-{euid}").into(),
+        None => format!("/tmp/oar-{uid}").into(),
     }
 }
 

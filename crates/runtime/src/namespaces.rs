@@ -59,13 +59,23 @@ pub(crate) fn time_offsets(spawn: &Spawn) -> Vec<u8> {
 
 /// Write the maps of a process's new user namespace (user_namespaces(7)). Each map is one write; an empty one is none.
 pub(crate) fn write_maps(pid: i32, uid_map: &[IdMap], gid_map: &[IdMap], deny_setgroups: bool) -> Result<()> {
+    let failed = |name: &str, error| Error::io(format!("write {name} of the new user namespace"), &error);
     if deny_setgroups {
-        write(pid, "setgroups", "deny")?;
+        write(pid, "setgroups", "deny").map_err(|error| failed("setgroups", error))?;
     }
     for (name, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
-        if !map.is_empty() {
-            write(pid, name, &lines(map))?;
+        if map.is_empty() {
+            continue;
         }
+        write(pid, name, &lines(map)).map_err(|error| {
+            // user_namespaces(7), since Linux 5.12.
+            let of_root = name == "uid_map" && map.iter().any(|line| line.host == 0);
+            match error.raw_os_error() {
+                Some(libc::EPERM) if of_root => failed(name, error)
+                    .hint("uid 0 of the caller's user namespace is mapped with CAP_SETFCAP only, which the caller lacks"),
+                _ => failed(name, error),
+            }
+        })?;
     }
     Ok(())
 }
@@ -74,10 +84,28 @@ fn lines(map: &[IdMap]) -> String {
     map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
 }
 
-fn write(pid: i32, name: &str, text: &str) -> Result<()> {
-    let path = format!("/proc/{pid}/{name}");
-    let result = File::options().write(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
-    result.map_err(|error| Error::io(format!("write {name} of the new user namespace"), &error))
+fn write(pid: i32, name: &str, text: &str) -> std::io::Result<()> {
+    File::options().write(true).open(format!("/proc/{pid}/{name}"))?.write_all(text.as_bytes())
+}
+
+/// The caller's own namespaces that belong to a user namespace above its own, of those kinds that matter.
+pub(crate) fn foreign() -> Result<Vec<Namespace>> {
+    let mut foreign = Vec::new();
+    for (namespace, name) in [
+        (Namespace::Mount, "mnt"),
+        (Namespace::Network, "net"),
+        (Namespace::Pid, "pid"),
+        (Namespace::Ipc, "ipc"),
+    ] {
+        let path = format!("/proc/self/ns/{name}");
+        let file = File::open(&path).map_err(|error| Error::io(&path, &error))?;
+        match clone::owning_namespace(file.as_raw_fd()) {
+            Ok(_) => {}
+            Err(coracle_sys::Errno::PERM) => foreign.push(namespace),
+            Err(error) => return Err(Error::system(format!("owner of {path}"), errno(error))),
+        }
+    }
+    Ok(foreign)
 }
 
 /// What an id of the process's user namespace is outside; `None` if it is nobody there.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use coracle_plan::{CgroupPath, Host, ServiceManager, SubIds};
+use coracle_plan::{CgroupPath, Host, IdMap, ServiceManager, SubIds, UserNamespace};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -15,7 +15,7 @@ use nix::unistd::{AccessFlags, access, read};
 use oci_spec::runtime::Spec;
 
 use crate::error::{Code, Error, Result};
-use crate::{Id, sub_ids};
+use crate::{Id, namespaces, sub_ids};
 
 /// Facts that only some documents depend on. Those that are not needed stay empty in the [`Host`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,7 +80,12 @@ pub fn needs(spec: &Spec) -> Needs {
 /// Gather the facts. About twenty system calls, without those for the cgroup part.
 pub fn host(needs: &Needs) -> Result<Host> {
     let status = status(&text("/proc/thread-self/status")?)?;
-    let initial_user_namespace = is_identity(&text("/proc/self/uid_map")?);
+    if status.pid != std::process::id() {
+        let text = format!("/proc is of another pid namespace: it calls this process {}", status.pid);
+        return Err(Error::new(Code::Unsupported, text).hint("mount one here: `unshare --mount-proc` does"));
+    }
+    let uid_map = text("/proc/self/uid_map")?;
+    let initial_user_namespace = is_identity(&uid_map);
     // The kernel asks for this capability in the initial user namespace (capable(), kernel/sys.c do_prlimit and
     // fs/proc/base.c __set_oom_adj): root of a user namespace cannot raise a limit.
     let raise_rlimits = initial_user_namespace && status.has(CAP_SYS_RESOURCE);
@@ -92,6 +97,11 @@ pub fn host(needs: &Needs) -> Result<Host> {
         egid: status.egid,
         privileged,
         initial_user_namespace,
+        user_namespace: if initial_user_namespace {
+            UserNamespace::default()
+        } else {
+            user_namespace(&uid_map)?
+        },
         kernel: version(&kernel).ok_or_else(|| unreadable("/proc/sys/kernel/osrelease", &kernel))?,
         last_capability: number("/proc/sys/kernel/cap_last_cap")?,
         bounding: status.bounding,
@@ -119,12 +129,30 @@ pub fn host(needs: &Needs) -> Result<Host> {
     })
 }
 
+fn user_namespace(uid_map: &str) -> Result<UserNamespace> {
+    Ok(UserNamespace {
+        uid_map: id_map(uid_map),
+        gid_map: id_map(&text("/proc/self/gid_map")?),
+        setgroups_denied: text("/proc/self/setgroups")?.trim() == "deny",
+        foreign: namespaces::foreign()?,
+    })
+}
+
+/// Lines of (inside, outside, size). None at all means that nothing is mapped yet, and all ids are the overflow id.
+fn id_map(text: &str) -> Vec<IdMap> {
+    let lines = text.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map_while(|number| number.parse().ok());
+        Some(IdMap { container: numbers.next()?, host: numbers.next()?, size: numbers.next()? })
+    });
+    lines.collect()
+}
+
 /// What this caller may not do of the cgroup that a document asks for. Root may do everything.
 pub(crate) fn cgroup_rights(host: &mut Host, path: &CgroupPath, id: &Id) -> Result<()> {
     if host.initial_user_namespace && host.euid == 0 {
         return Ok(());
     }
-    host.cgroup.closed = coracle_cgroup::closed(&host.cgroup, path, id.as_str())
+    coracle_cgroup::find_rights(&mut host.cgroup, path, id.as_str())
         .map_err(|error| Error::new(Code::Cgroup, error.to_string()))?;
     if !host.cgroup.closed.is_empty() {
         host.systemd = service_manager(host.euid);
@@ -148,6 +176,8 @@ fn service_manager(euid: u32) -> ServiceManager {
 /// The members of `/proc/PID/status` that decide something. Capabilities belong to threads: the calling one counts.
 #[derive(Debug, PartialEq, Eq)]
 struct Status {
+    /// As this procfs has it.
+    pid: u32,
     euid: u32,
     egid: u32,
     effective: u64,
@@ -179,6 +209,7 @@ fn status(text: &str) -> Result<Status> {
         u64::from_str_radix(digits, 16).map_err(|_| unreadable("/proc/thread-self/status", digits))
     };
     Ok(Status {
+        pid: member("Tgid")?.trim().parse().map_err(|_| unreadable("/proc/thread-self/status", "Tgid"))?,
         euid: effective_id("Uid")?,
         egid: effective_id("Gid")?,
         effective: set("CapEff")?,
@@ -373,10 +404,10 @@ mod tests {
 
     #[test]
     fn status_has_ids_and_capabilities() {
-        let text = "Name:\tUid\nUid:\t1000\t1001\t1002\t1003\nGid:\t5\t6\t7\t8\nGroups:\t4 5 \n\
+        let text = "Name:\tUid\nTgid:\t42\nUid:\t1000\t1001\t1002\t1003\nGid:\t5\t6\t7\t8\nGroups:\t4 5 \n\
                     CapEff:\t0000000001200000\nCapBnd:\t000001fffeffffff\n";
         let status = status(text).unwrap();
-        assert_eq!((status.euid, status.egid), (1001, 6));
+        assert_eq!((status.pid, status.euid, status.egid), (42, 1001, 6));
         assert_eq!(status.bounding, 0x1ff_feff_ffff);
         assert!(status.has(CAP_SYS_ADMIN) && status.has(CAP_SYS_RESOURCE) && !status.has(0));
     }
@@ -384,7 +415,7 @@ mod tests {
     #[test]
     fn a_strange_status_is_an_error_with_its_name() {
         for text in ["", "Uid:\t0\n", "Uid:\t0\t0\nGid:\t0\tx\n", "Uid:\t0\t0\nGid:\t0\t0\nCapEff:\tzz\n"] {
-            let error = status(text).unwrap_err();
+            let error = status(&format!("Tgid:\t1\n{text}")).unwrap_err();
             assert!(error.message.starts_with("/proc/thread-self/status: cannot make sense of"), "{error}");
         }
     }

@@ -60,6 +60,9 @@ pub(crate) struct Record {
     pub network: Option<Connection>,
     /// Its processes keep their callers' session keyrings.
     pub no_new_keyring: bool,
+    /// And their callers' supplementary groups.
+    #[serde(default)]
+    pub keep_groups: bool,
     /// Absent while the container is being created.
     pub process: Option<Process>,
 }
@@ -438,6 +441,7 @@ mod tests {
             intel_rdt: None,
             network: None,
             no_new_keyring: false,
+            keep_groups: false,
             process: Some(Process { pid: 7, start_time: 42 }),
         }
     }

@@ -140,8 +140,15 @@ fn hint(action: Option<&Action>, message: &Message) -> Option<&'static str> {
         (Action::Mount(_), libc::ENODEV, _) => {
             Some("the kernel has no such filesystem type (/proc/filesystems)")
         }
-        (Action::Mount(mount), libc::EPERM, _) if mount.fstype == "proc" || mount.fstype == "sysfs" => Some(
-            "a new procfs or sysfs needs a pid or network namespace of its own, and none of the host's hidden",
+        (Action::LoopbackUp, libc::EPERM, _) => Some("it takes CAP_NET_ADMIN, which the caller lacks"),
+        (Action::Mount(mount), libc::EPERM, _) if mount.fstype == "proc" => Some(
+            "in a user namespace that needs a /proc without mounts over parts of it: a container around this one must be \
+             made with empty maskedPaths and readonlyPaths (Podman: --security-opt unmask=ALL), or this config may bind \
+             /proc instead",
+        ),
+        (Action::Mount(mount), libc::EPERM, _) if mount.fstype == "sysfs" => Some(
+            "in a user namespace that needs a network namespace, and a /sys without mounts over parts of it: this config \
+             may bind /sys instead",
         ),
         (_, libc::ELOOP, detail::MOUNT_POINT) => {
             Some("a symbolic link on the way is refused here, or leads in circles")

@@ -481,6 +481,15 @@ pub fn parent_namespace(namespace: i32) -> Result<Fd> {
     Ok(Fd::own(parent as i32))
 }
 
+/// The user namespace that a namespace of another kind belongs to (NS_GET_USERNS, ioctl_ns(2)). EPERM when that is neither
+/// the caller's own nor below it.
+pub fn owning_namespace(namespace: i32) -> Result<Fd> {
+    const NS_GET_USERNS: usize = 0xb701;
+    // SAFETY: the request takes no argument.
+    let owner = unsafe { syscall2(libc::SYS_ioctl, namespace as usize, NS_GET_USERNS) }?;
+    Ok(Fd::own(owner as i32))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -551,6 +560,13 @@ mod tests {
             inherit: &[],
         });
         assert_eq!(spawned.unwrap_err(), (Stage::Execute, Errno::ACCES));
+    }
+
+    #[test]
+    fn a_namespace_has_an_owner() {
+        let mounts = File::open("/proc/self/ns/mnt").unwrap();
+        let owner = owning_namespace(mounts.as_raw_fd()).unwrap();
+        assert_eq!(namespace_type(owner.number()), Ok(NEWUSER));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(crate) fn host() -> Host {
         egid: 0,
         privileged: true,
         initial_user_namespace: true,
+        user_namespace: UserNamespace::default(),
         sub_ids: SubIds::default(),
         kernel: (6, 18),
         last_capability: 40,
@@ -26,6 +27,7 @@ pub(crate) fn host() -> Host {
             unified_controllers: ["cpu", "memory", "pids"].map(String::from).to_vec(),
             v1: Vec::new(),
             closed: Vec::new(),
+            below_own: Vec::new(),
         },
         systemd: ServiceManager::None,
         apparmor: true,
@@ -71,6 +73,7 @@ pub(crate) fn hybrid() -> Host {
                 v1("/sys/fs/cgroup/systemd", &["name=systemd"]),
             ],
             closed: Vec::new(),
+            below_own: Vec::new(),
         },
         ..host()
     }
@@ -91,6 +94,7 @@ pub(crate) fn v1() -> Host {
             unified_controllers: Vec::new(),
             v1: controllers.map(hierarchy).to_vec(),
             closed: Vec::new(),
+            below_own: Vec::new(),
         },
         ..host()
     }
@@ -111,6 +115,7 @@ pub(crate) fn options() -> Options {
         cgroup_leaf: false,
         strict: false,
         allow_annotations: false,
+        keep_groups: false,
         run: false,
     }
 }

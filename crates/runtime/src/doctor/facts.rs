@@ -223,6 +223,7 @@ fn caller() -> (Caller, CgroupHost) {
         unified_controllers: Vec::new(),
         v1: Vec::new(),
         closed: Vec::new(),
+        below_own: Vec::new(),
     };
     let (euid, egid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     let (privileged, initial_user_namespace, cgroup, error) = match host(&Needs::default()) {
