@@ -40,6 +40,12 @@ fn raise(network: &Network) -> Result<bool> {
     let addresses: Vec<_> =
         network.subnets.iter().map(|range| (range.gateway, range.subnet.prefix)).collect();
     let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    // Nearly always: and to change a link takes a lock for which one may wait long.
+    match socket.link(name) {
+        Ok(link) if is_complete(&mut socket, &link, network, &alias, &addresses)? => return Ok(false),
+        Ok(_) | Err(Errno::ENODEV) => {}
+        Err(errno) => return Err(failed("find it")(errno)),
+    }
     // A MAC of its own: else it would be the lowest one of its ports, another one with each container, and what the
     // neighbours remember of the gateway wrong.
     let made = match socket.ask(Request::make_bridge(name, GROUP, mac_for(&addresses)), |_, _| {}) {
@@ -59,6 +65,23 @@ fn raise(network: &Network) -> Result<bool> {
         return done.map(|()| made).map_err(|error| Error { undo, ..error });
     }
     done.map(|()| made)
+}
+
+/// Has [`complete`] come to its end, and nobody changed what it did? The alias was set last.
+fn is_complete(
+    socket: &mut Socket,
+    link: &Link,
+    network: &Network,
+    alias: &str,
+    addresses: &[(IpAddr, u8)],
+) -> Result<bool> {
+    let as_made = link.kind == "bridge" && link.group == GROUP && link.alias == alias && link.up;
+    if !as_made || (network.mtu != 0 && network.mtu != link.mtu) {
+        return Ok(false);
+    }
+    let there = socket.addresses(link.index).map_err(failed("list its addresses"))?;
+    let there: Vec<String> = there.iter().map(Address::to_string).collect();
+    Ok(addresses.iter().all(|(address, prefix)| there.contains(&format!("{address}/{prefix}"))))
 }
 
 /// The same whoever has made it: that one may not have come so far, or have been killed.

@@ -104,6 +104,9 @@ pub fn dismiss(network: &Network) -> Result<()> {
 /// Have these ports lead to their containers: all of them, or after an error none. EEXIST: somebody has that port of
 /// that address; one on every address and one on a single address are two.
 pub fn publish(publications: &[Publication]) -> Result<()> {
+    if publications.is_empty() {
+        return Ok(());
+    }
     let mut batch = Batch::default();
     for publication in publications {
         let what = format!("publish {}", Port(publication));
@@ -127,6 +130,9 @@ pub fn publish(publications: &[Publication]) -> Result<()> {
 /// The opposite. What is not there, or leads to another container by now, is left alone.
 pub fn unpublish(publications: &[Publication]) -> Result<()> {
     let gone: Vec<Element> = publications.iter().filter_map(element_of).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
     let mut socket = open().map_err(|errno| explain(errno.into()))?;
     again(|| {
         let generation = generation(&mut socket)?;
