@@ -449,6 +449,16 @@ fn a_host_that_does_not_forward_begins_to_and_is_told() {
 }
 
 #[test]
+fn without_the_right_to_it_the_way_out_is_told() {
+    alone(|t| {
+        let run = t.run_with(&idle(t), &["--network", "default"]);
+        let out = run.wrap(&["setpriv", "--bounding-set", "-net_admin"]).run();
+        out.failed().clean_error().says("CAP_NET_ADMIN").says("--network none");
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+#[test]
 fn annotations_count_only_when_they_are_allowed() {
     alone(|t| {
         let mut b = t.bundle();

@@ -507,7 +507,14 @@ impl Networks {
 }
 
 fn failed(error: coracle_net::Error) -> Error {
-    Error::new(Code::Network, error.to_string())
+    let text = Error::new(Code::Network, error.to_string());
+    match error.errno {
+        nix::errno::Errno::EPERM => text.hint(
+            "without root: in a user and network namespace of one's own (`unshare --user --map-root-user --net`), or \
+             --network none or host",
+        ),
+        _ => text,
+    }
 }
 
 fn refused(error: StoreError) -> Error {
