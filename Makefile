@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # An index; the work is in scripts/. `make help` lists it.
 
-.PHONY: help demo build test test-unit test-runtime test-vm test-podman kill-sweep bench lint fmt clean
+.PHONY: help demo build test test-unit test-runtime test-vm test-podman kill-sweep bench bench-network lint fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ kill-sweep: ## SIGKILL at every syscall of create, start, run, delete, exec, pau
 
 bench: ## oar next to crun and runc, in turns; ARGS="--rounds 200"
 	@scripts/bench $(ARGS)
+
+bench-network: ## what a network costs, next to CNI plugins and netavark; ARGS="--rounds 200 --seconds 10"
+	@scripts/bench-network $(ARGS)
 
 lint: ## rustfmt, clippy, cargo deny if installed, docs/conformance.md
 	@scripts/lint

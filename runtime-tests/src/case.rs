@@ -350,7 +350,7 @@ impl Test {
         Out { code, stdout: container.output(), ..created }
     }
 
-    fn delete_all(&self) {
+    pub fn delete_all(&self) {
         for id in self.ids.take() {
             if self.state_root().join(&id).symlink_metadata().is_ok() {
                 let out = self.rt(&["delete", "--force", &id]).run();

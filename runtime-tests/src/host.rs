@@ -25,6 +25,24 @@ pub struct Host {
 /// A sysctl that the attack cases aim at in place of a dangerous one.
 pub(crate) const CANARY: &str = "/proc/sys/kernel/printk_ratelimit_burst";
 
+/// Where a state directory keeps networks: claims are symbolic links to their owners below it.
+const NETWORKS: &str = "@network";
+
+impl Test {
+    /// Who has which address and port: `default/10.89.0.2 -> web`, sorted.
+    pub fn claims(&self) -> Vec<String> {
+        let root = self.state_root().join(NETWORKS);
+        let below = |name: &String| {
+            names(root.join(name)).into_iter().map(|claim| format!("{name}/{claim}")).collect::<Vec<_>>()
+        };
+        let claims = names(&root).iter().flat_map(below).collect::<Vec<_>>();
+        let owner = |claim: &String| {
+            fs::read_link(root.join(claim)).ok().map(|owner| format!("{claim} -> {}", owner.display()))
+        };
+        claims.iter().filter_map(owner).collect()
+    }
+}
+
 impl Host {
     pub fn look(test: &Test) -> Self {
         Host {
@@ -65,8 +83,11 @@ impl Host {
     pub fn leftovers(test: &Test) -> Vec<String> {
         let mut list = Vec::new();
         for name in names(test.state_root()) {
-            // runc and crun keep caches with a dot in front beside the containers.
-            if test.kind == Kind::Oar || !name.starts_with('.') {
+            // What networks are there, beside the containers; who has which address must not be left.
+            if name == NETWORKS {
+                list.extend(test.claims().iter().map(|claim| format!("claim is left: {claim}")));
+            // runc and crun keep caches with a dot in front.
+            } else if test.kind == Kind::Oar || !name.starts_with('.') {
                 list.push(format!("state is left: {name}"));
             }
         }

@@ -9,6 +9,7 @@ mod cgroups;
 mod container;
 mod host;
 mod loop_device;
+pub mod netns;
 mod receive;
 mod runtime;
 mod user;

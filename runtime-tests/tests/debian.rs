@@ -4,11 +4,15 @@
 //! The root is made once from the machine's apt sources, into `RUNTIME_TESTS_DEBIAN` or below the target directory.
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use runtime_tests::netns::{leave_hosts_network, outside, within};
 use runtime_tests::{Bundle, Out, Test, Value, any, json, oar_only, run_case};
 use std::ffi::OsString;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The release that the machine itself runs, and thus offers by its apt sources.
 fn codename() -> String {
@@ -30,17 +34,21 @@ fn sources(codename: &str) -> Vec<PathBuf> {
 
 /// The made root, made now when this is the first case to want it. It is shared: nothing may write to it.
 fn debian(t: &Test) -> PathBuf {
+    made(t, "with-python", "bash,mount,python3,strace")
+}
+
+fn made(t: &Test, name: &str, packages: &str) -> PathBuf {
     let codename = codename();
     let place = std::env::var_os("RUNTIME_TESTS_DEBIAN")
         .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     fs::create_dir_all(&place).unwrap();
     let lock = fs::File::create(place.join(".debian.lock")).unwrap();
     lock.lock().unwrap();
-    let root = place.join(format!("debian-{codename}-with-python"));
+    let root = place.join(format!("debian-{codename}-{name}"));
     if root.exists() {
         return root;
     }
-    let partial = place.join(format!("debian-{codename}.partial"));
+    let partial = place.join(format!("debian-{codename}-{name}.partial"));
     if partial.exists() {
         fs::remove_dir_all(&partial).unwrap(); // of a run that was ended
     }
@@ -48,15 +56,10 @@ fn debian(t: &Test) -> PathBuf {
     let need = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/need");
     let out = program(vec![need.into(), "mmdebstrap".into()]);
     assert!(out.code == 0, "mmdebstrap cannot be installed\n{out}");
-    let mut argv: Vec<OsString> = [
-        "mmdebstrap",
-        "--variant=apt",
-        "--include=bash,mount,python3,strace",
-        "--format=directory",
-        &codename,
-    ]
-    .map(OsString::from)
-    .to_vec();
+    let include = format!("--include={packages}");
+    let mut argv: Vec<OsString> = ["mmdebstrap", "--variant=apt", &include, "--format=directory", &codename]
+        .map(OsString::from)
+        .to_vec();
     argv.push(partial.clone().into());
     argv.extend(sources(&codename).into_iter().map(OsString::from));
     let out = program(argv);
@@ -71,8 +74,12 @@ struct View {
 }
 
 impl View {
-    fn of(t: &Test, root: &Path, at: PathBuf) -> Self {
-        let (upper, work) = (t.scratch("upper"), t.scratch("work"));
+    /// What is written goes below `place`, which is the view's alone.
+    fn of(root: &Path, at: PathBuf, place: &Path) -> Self {
+        let (upper, work) = (place.join("upper"), place.join("work"));
+        for dir in [&upper, &work] {
+            fs::create_dir(dir).unwrap();
+        }
         fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).unwrap();
         let options =
             format!("lowerdir={},upperdir={},workdir={}", root.display(), upper.display(), work.display());
@@ -96,8 +103,74 @@ fn specified(t: &Test) -> (Bundle, View) {
     fs::create_dir(dir.join("rootfs")).unwrap();
     let mut b = Bundle { dir, config };
     b.set("/process/env/-", json!(format!("RT_TAG={}", t.tag)));
-    let view = View::of(t, &debian(t), b.rootfs());
+    let view = View::of(&debian(t), b.rootfs(), &b.dir);
     (b, view)
+}
+
+/// Over a root with servers.
+fn serving(t: &Test, args: &[&str]) -> (Bundle, View) {
+    let mut b = t.bundle();
+    fs::remove_dir_all(b.rootfs()).unwrap();
+    fs::create_dir(b.rootfs()).unwrap();
+    b.set("/process/env", json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", format!("RT_TAG={}", t.tag)]));
+    // What Docker gives, as far as servers use it.
+    let caps = json!([
+        "CAP_CHOWN",
+        "CAP_DAC_OVERRIDE",
+        "CAP_FOWNER",
+        "CAP_SETGID",
+        "CAP_SETUID",
+        "CAP_NET_BIND_SERVICE",
+        "CAP_KILL"
+    ]);
+    for set in ["bounding", "effective", "permitted"] {
+        b.set(&format!("/process/capabilities/{set}"), caps.clone());
+    }
+    b.args(args);
+    let view = View::of(&made(t, "with-servers", "nginx,redis-server"), b.rootfs(), &b.dir);
+    (b, view)
+}
+
+/// What a server says, once it listens. It tells nobody when: until then it is asked again.
+fn ask(at: &str, question: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut stream = loop {
+        match TcpStream::connect_timeout(&at.parse().unwrap(), Duration::from_secs(10)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{at}: {error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(question.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn nginx_and_redis_serve_the_world_outside() {
+    run_case(oar_only("others have no networks"), |t| {
+        let redis = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""];
+        let (nginx, _view) = serving(t, &["nginx", "-g", "daemon off;"]);
+        let (redis, _view) = serving(t, &redis);
+        leave_hosts_network();
+        let outside = outside();
+        let web = t.create_with(&nginx, &["--network", "default", "--publish", "8080:80"]);
+        let store = t.create_with(&redis, &["--network", "default", "--publish", "6379:6379"]);
+        web.start();
+        store.start();
+        let page = within(&outside, || {
+            ask("198.51.100.2:8080", "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        });
+        assert!(page.starts_with("HTTP/1.1 200 OK") && page.contains("Welcome to nginx"), "{page}");
+        let answer =
+            within(&outside, || ask("198.51.100.2:6379", "SET boat coracle\r\nGET boat\r\nQUIT\r\n"));
+        assert_eq!(answer, "+OK\r\n$7\r\ncoracle\r\n+OK\r\n");
+        // nginx writes down who asked.
+        let log = t.rt(&["exec", &web.id, "cat", "/var/log/nginx/access.log"]).run();
+        assert!(log.ok().starts_with("198.51.100.1 "), "{log}");
+    });
 }
 
 /// The suite's base config over a Debian root.
@@ -106,7 +179,7 @@ fn based(t: &Test) -> (Bundle, View) {
     fs::remove_dir_all(b.rootfs()).unwrap();
     fs::create_dir(b.rootfs()).unwrap();
     b.set("/process/env", json!(["PATH=/usr/sbin:/usr/bin:/sbin:/bin", format!("RT_TAG={}", t.tag)]));
-    let view = View::of(t, &debian(t), b.rootfs());
+    let view = View::of(&debian(t), b.rootfs(), &b.dir);
     (b, view)
 }
 
@@ -387,7 +460,7 @@ struct Account {
 impl Account {
     /// By useradd(8), whose login shell finds the runtime in ~/bin.
     fn new(t: &Test) -> Self {
-        let etc = View::of(t, Path::new("/etc"), PathBuf::from("/etc"));
+        let etc = View::of(Path::new("/etc"), PathBuf::from("/etc"), &t.scratch("account"));
         let (name, home) = (t.tag.clone(), t.dir.join("home"));
         let uid = (500_000 + std::process::id() % 400_000).to_string();
         let words = ["useradd", "--no-log-init", "--create-home", "--home-dir", home.to_str().unwrap()];

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Network devices of a container (runtime-spec config-linux.md "Network Devices"), by netlink.
+//! Networks of containers, and the devices that a container is given (runtime-spec config-linux.md "Network
+//! Devices"), by netlink.
 //!
 //! Never starts a program, and never changes the namespace of a thread of the caller. Names come from the plan; the
 //! devices stay in the container's namespace when it ends, and the kernel decides what becomes of them.
 
+mod attach;
+mod bridge;
+mod claims;
 mod counters;
 mod netlink;
 mod network;
+mod nft;
+mod ports;
+mod store;
+mod sysctl;
 
 use std::fmt;
 use std::fs::File;
@@ -17,16 +25,24 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
+pub use crate::attach::{Endpoint, attach, detach};
+pub use crate::bridge::{occupied, raise_bridge, remove_bridge};
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
+pub use crate::nft::{admit, dismiss, foreign_drops, publications, publish, unpublish};
+pub use crate::ports::PortClaim;
+pub use crate::store::{DEFAULT, Kind, NewNetwork, Store, StoreError};
+pub use crate::sysctl::{Forwarding, forwarding, set_forwarding};
 
-/// Why a device is not in the container. It is on the host, as it was, unless `undo` says otherwise.
+/// What could not be done. Everything is as it was before, unless `undo` says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// The call that failed, and for which device.
     pub what: String,
     pub errno: Errno,
+    /// What the number means here, where its words mislead.
+    pub why: Option<String>,
     /// What went wrong on the way back.
     pub undo: Option<String>,
 }
@@ -36,8 +52,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, coracle_sys::Errno(self.errno as i32).words())?;
+        if let Some(why) = &self.why {
+            write!(f, " ({why})")?;
+        }
         match &self.undo {
-            Some(undo) => write!(f, "; and it is not back on the host: {undo}"),
+            Some(undo) => write!(f, "; and {undo}"),
             None => Ok(()),
         }
     }
@@ -46,7 +65,11 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 fn failed(what: impl fmt::Display) -> impl FnOnce(Errno) -> Error {
-    move |errno| Error { what: what.to_string(), errno, undo: None }
+    move |errno| Error { what: what.to_string(), errno, why: None, undo: None }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// A device as the caller had it, to put it back.
@@ -109,7 +132,7 @@ fn move_from_thread(host_name: &str, container_name: &str, netns: BorrowedFd<'_>
             .move_link(index, here.as_fd(), &before.name)
             .map_err(failed("move it"))
             .and_then(|()| settle(&mut host, &before));
-        Error { undo: back.err().map(|undo| undo.to_string()), ..error }
+        Error { undo: back.err().map(|undo| format!("it is not back on the host: {undo}")), ..error }
     })
 }
 
@@ -136,6 +159,16 @@ fn settle(host: &mut Socket, before: &Before) -> Result<()> {
     Ok(())
 }
 
+/// Is there a device of this name in the caller's network namespace?
+pub fn has_link(name: &str) -> Result<bool> {
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    match socket.link(name) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENODEV) => Ok(false),
+        Err(errno) => Err(failed(format!("look for a device {name:?}"))(errno)),
+    }
+}
+
 /// What can be a device's name (kernel net/core/dev.c, dev_valid_name): at most 15 bytes.
 fn is_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
@@ -157,29 +190,29 @@ fn same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> nix::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::process::Command;
 
     use nix::sched::unshare;
 
     use super::*;
 
-    fn current() -> File {
+    pub(crate) fn current() -> File {
         File::open("/proc/thread-self/ns/net").unwrap()
     }
 
-    fn enter(namespace: &File) {
+    pub(crate) fn enter(namespace: &File) {
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
     }
 
     /// `ip` in the network namespace of this thread.
-    fn ip(args: &str) -> String {
+    pub(crate) fn ip(args: &str) -> String {
         let output = Command::new("ip").args(args.split(' ')).output().unwrap();
         assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn ip_in(namespace: &File, args: &str) -> String {
+    pub(crate) fn ip_in(namespace: &File, args: &str) -> String {
         let here = current();
         enter(namespace);
         let text = ip(args);
@@ -189,7 +222,7 @@ mod tests {
 
     /// Run with a new network namespace in place of the host's, and another in place of the container's. They and
     /// all devices in them are gone when the last descriptor and thread are.
-    fn between(test: impl FnOnce(&File) + Send) {
+    pub(crate) fn between(test: impl FnOnce(&File) + Send) {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -198,6 +231,24 @@ mod tests {
                 test(&container);
             });
         });
+    }
+
+    /// One more network namespace.
+    pub(crate) fn namespace() -> File {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            current()
+        };
+        std::thread::spawn(make).join().unwrap()
+    }
+
+    /// What `act` gives in that namespace.
+    pub(crate) fn within<T: Send>(namespace: &File, act: impl FnOnce() -> T + Send) -> T {
+        let enter_and_act = || {
+            enter(namespace);
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(enter_and_act).join().unwrap())
     }
 
     /// A device that can move: one end of a pair. Its other end stays.

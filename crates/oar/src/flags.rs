@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use coracle_runtime::NetworkOptions;
+
 /// What was typed, resolved no further than its type. Defaults are those of an empty command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -29,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) preserve_fds: u32,
+    /// `create` and `run`: `--network` and its companions.
+    pub(crate) network: NetworkOptions,
     pub(crate) dry_run: bool,
     pub(crate) detach: bool,
     pub(crate) keep: bool,
@@ -64,6 +68,14 @@ pub(crate) struct Options {
     pub(crate) resources: Option<PathBuf>,
     pub(crate) limits: BTreeMap<&'static str, String>,
     pub(crate) rlimits: Vec<String>,
+
+    /// `network create`, as it was typed.
+    pub(crate) subnets: Vec<String>,
+    pub(crate) gateways: Vec<String>,
+    pub(crate) ipv6: bool,
+    pub(crate) mtu: u32,
+    pub(crate) internal: bool,
+    pub(crate) isolate: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +99,8 @@ pub(crate) enum Kind {
     Number(fn(&mut Options, u32)),
     /// Any text that is valid UTF-8.
     Text(fn(&mut Options, String)),
+    /// Text with a shape of its own; the error says which rule it breaks.
+    Shaped(fn(&mut Options, &str) -> Result<(), String>),
     /// Kept in [`Options::limits`] under the flag's name.
     Limit,
     Choice(&'static [&'static str], fn(&mut Options, &str)),
@@ -113,6 +127,11 @@ pub(crate) enum Name {
     Spec,
     Features,
     Doctor,
+    NetworkCreate,
+    NetworkList,
+    NetworkInspect,
+    NetworkRemove,
+    NetworkPrune,
     Help,
     Man,
 }
@@ -120,6 +139,7 @@ pub(crate) enum Name {
 #[derive(Debug)]
 pub(crate) struct Verb {
     pub(crate) name: Name,
+    /// One word, or a group's and its own.
     pub(crate) word: &'static str,
     pub(crate) positional: Positional,
     pub(crate) flags: &'static [&'static [Flag]],
@@ -136,6 +156,8 @@ pub(crate) enum Positional {
     /// An ID, and whatever comes after it, flags or not.
     IdAndWords(&'static str),
     OptionalId,
+    /// The name of a network.
+    Network,
     Command,
 }
 
@@ -147,6 +169,7 @@ impl Positional {
             Positional::IdAndSignal => "ID [SIGNAL]",
             Positional::IdAndWords(shape) => shape,
             Positional::OptionalId => "[ID]",
+            Positional::Network => "NAME",
             Positional::Command => "[COMMAND]",
         }
     }
@@ -154,14 +177,20 @@ impl Positional {
     pub(crate) fn most(self) -> usize {
         match self {
             Positional::None => 0,
-            Positional::Id | Positional::OptionalId | Positional::Command => 1,
-            Positional::IdAndSignal => 2,
+            Positional::Id | Positional::OptionalId | Positional::Network => 1,
+            // A command may have two words.
+            Positional::IdAndSignal | Positional::Command => 2,
             Positional::IdAndWords(_) => usize::MAX,
         }
     }
 }
 
 impl Verb {
+    /// `network` of `network create`.
+    pub(crate) fn group(&self) -> Option<&'static str> {
+        self.word.split_once(' ').map(|(group, _)| group)
+    }
+
     pub(crate) fn every_flag(&self) -> impl Iterator<Item = &'static Flag> + use<> {
         self.flags.iter().copied().flatten()
     }
@@ -234,7 +263,7 @@ pub(crate) static GLOBAL: &[&[Flag]] = &[
     HELP,
 ];
 
-const HELP: &[Flag] = &[short('h', switch("help", |o, v| o.help = v, "print help"))];
+pub(crate) const HELP: &[Flag] = &[short('h', switch("help", |o, v| o.help = v, "print help"))];
 
 const BUNDLE: &[Flag] = &[short(
     'b',
@@ -301,6 +330,57 @@ const CREATE: &[Flag] = &[
         "keep the caller's supplementary groups, for files that only they may use",
     ),
     switch("dry-run", |o, v| o.dry_run = v, "print the plan, step by step, and do nothing"),
+];
+
+/// Of create and run.
+const CONNECT: &[Flag] = &[
+    value(
+        "network",
+        "NETWORK",
+        Kind::Shaped(|o, v| v.parse().map(|v| o.network.networks.push(v))),
+        "none (a loopback alone), host, ns:PATH, or the name of a network, such as default; repeated, names give eth0, \
+         eth1 ...",
+    ),
+    short(
+        'p',
+        value(
+            "publish",
+            "PORT",
+            Kind::Shaped(|o, v| v.parse().map(|v| o.network.publish.push(v))),
+            "let a port of the host lead to the container's: [IP:][HOSTPORT:]PORT[/tcp|udp]; without HOSTPORT a free one, \
+             which `state` tells; may be repeated",
+        ),
+    ),
+    value(
+        "ip",
+        "ADDRESS",
+        Kind::Shaped(|o, v| {
+            let address = v.parse().map_err(|_| "is not an IP address".to_string());
+            address.map(|address| o.network.addresses.push(address))
+        }),
+        "address of the container, in a subnet of one of its networks; may be repeated",
+    ),
+    value(
+        "mac",
+        "ADDRESS",
+        Kind::Shaped(|o, v| v.parse().map(|v| o.network.mac = Some(v))),
+        "MAC address of eth0",
+    ),
+    value(
+        "dns",
+        "ADDRESS",
+        Kind::Shaped(|o, v| {
+            let address = v.parse().map_err(|_| "is not an IP address".to_string());
+            address.map(|address| o.network.dns.push(address))
+        }),
+        "name server of the container, instead of the host's; may be repeated",
+    ),
+    value(
+        "hostname-entry",
+        "NAME:ADDRESS",
+        Kind::Shaped(|o, v| v.parse().map(|v| o.network.host_entries.push(v))),
+        "line of the container's /etc/hosts; may be repeated",
+    ),
 ];
 
 const DETACH: &[Flag] = &[short(
@@ -409,12 +489,36 @@ const UPDATE: &[Flag] = &[
     value("mem-bw-schema", "SCHEMA", Kind::Limit, "resctrl: memory bandwidth"),
 ];
 
+const NETWORK: &[Flag] = &[
+    value(
+        "subnet",
+        "SUBNET",
+        Kind::Text(|o, v| o.subnets.push(v)),
+        "the network's addresses, as 10.1.2.0/24; twice for one of IPv4 and one of IPv6 (default: an IPv4 one that \
+         is free)",
+    ),
+    value(
+        "gateway",
+        "ADDRESS",
+        Kind::Text(|o, v| o.gateways.push(v)),
+        "the host's own address in the subnet (default: the first one); may be repeated",
+    ),
+    switch("ipv6", |o, v| o.ipv6 = v, "both IPv4 and IPv6: what --subnet does not give is chosen"),
+    value("mtu", "BYTES", Kind::Number(|o, v| o.mtu = v), "the largest packet (default: the kernel's)"),
+    switch(
+        "internal",
+        |o, v| o.internal = v,
+        "its containers reach each other and the host's address in it, and nothing behind it",
+    ),
+    switch("isolate", |o, v| o.isolate = v, "it and other networks do not reach each other"),
+];
+
 pub(crate) static VERBS: &[Verb] = &[
     Verb {
         name: Name::Create,
         word: "create",
         positional: Positional::Id,
-        flags: &[BUNDLE, PROCESS, CREATE, HELP],
+        flags: &[BUNDLE, PROCESS, CREATE, CONNECT, HELP],
         doc: "build a container from a bundle, up to the point before its command runs",
         detail: "The bundle is a directory with a config.json of the OCI runtime specification and, usually, a root \
                  filesystem. The container then waits for `start`.",
@@ -481,6 +585,7 @@ pub(crate) static VERBS: &[Verb] = &[
             BUNDLE,
             PROCESS,
             CREATE,
+            CONNECT,
             DETACH,
             &[
                 switch("keep", |o, v| o.keep = v, "do not delete the container when its command has ended"),
@@ -643,6 +748,58 @@ pub(crate) static VERBS: &[Verb] = &[
         doc: "check whether this host can run containers, as root and as an ordinary user",
         detail: "Each line is ok, missing or note; below what is missing is what to run or set. Nothing is changed. Exits \
                  with 0 when containers of the caller can run, with 1 otherwise.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkCreate,
+        word: "network create",
+        positional: Positional::Network,
+        flags: &[NETWORK, HELP],
+        doc: "define a network for containers",
+        detail: "Its bridge is made by the first container that is connected to it. The network `default` need not be \
+                 created; it can be, before its first use, to have other addresses.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkList,
+        word: "network ls",
+        positional: Positional::None,
+        flags: &[
+            &[
+                switch("json", |o, v| o.json = v, "print an array of definitions"),
+                short('q', switch("quiet", |o, v| o.quiet = v, "print the names only")),
+            ],
+            HELP,
+        ],
+        doc: "list the networks",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkInspect,
+        word: "network inspect",
+        positional: Positional::Network,
+        flags: &[HELP],
+        doc: "print a network and its containers as JSON",
+        detail: "Its definition, whether its bridge is up in this network namespace, and who has which address.",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkRemove,
+        word: "network rm",
+        positional: Positional::Network,
+        flags: &[HELP],
+        doc: "remove a network that no container is connected to, with its bridge and rules",
+        detail: "",
+        hidden: false,
+    },
+    Verb {
+        name: Name::NetworkPrune,
+        word: "network prune",
+        positional: Positional::None,
+        flags: &[HELP],
+        doc: "remove every network without containers but `default`, and print their names",
+        detail: "Addresses and ports of containers that ended without being deleted become free.",
         hidden: false,
     },
     Verb {

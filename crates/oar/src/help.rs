@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::flags::{Flag, GLOBAL, VERBS, Verb};
-use crate::parse::usage;
+use crate::parse::{members, usage, usage_of_group};
 
 const WIDTH: usize = 100;
 
@@ -22,15 +22,26 @@ pub(crate) fn help(verb: Option<&Verb>) -> String {
 fn overview() -> String {
     let mut text = String::from("oar - run OCI containers, without a daemon\n\n");
     text.push_str("usage: oar [GLOBAL FLAGS] COMMAND [FLAGS] [ARGUMENTS]\n\ncommands:\n");
-    let rows = VERBS.iter().filter(|verb| !verb.hidden).map(|verb| {
-        let shape = verb.positional.usage();
-        (format!("{} {shape}", verb.word).trim_end().to_string(), verb.doc)
-    });
-    two_columns(&mut text, rows.collect());
+    verbs(&mut text, VERBS.iter());
     text.push_str("\nglobal flags:\n");
     flags(&mut text, GLOBAL.iter().copied().flatten());
     text.push_str("\n`oar help COMMAND` tells more about one command.\n");
     text
+}
+
+pub(crate) fn of_group(group: &str) -> String {
+    let mut text = format!("{}\n\ncommands:\n", usage_of_group(group));
+    verbs(&mut text, members(group));
+    text.push_str(&format!("\n`oar help {group} COMMAND` tells more about one of them.\n"));
+    text
+}
+
+fn verbs(text: &mut String, verbs: impl Iterator<Item = &'static Verb>) {
+    let rows = verbs.filter(|verb| !verb.hidden).map(|verb| {
+        let shape = verb.positional.usage();
+        (format!("{} {shape}", verb.word).trim_end().to_string(), verb.doc)
+    });
+    two_columns(text, rows.collect());
 }
 
 fn of_verb(verb: &Verb) -> String {
@@ -122,13 +133,14 @@ mod tests {
     fn help_is_as_reviewed() {
         golden("help.txt", &help(None));
         for verb in VERBS.iter().filter(|verb| !verb.hidden) {
-            golden(&format!("help-{}.txt", verb.word), &help(Some(verb)));
+            golden(&format!("help-{}.txt", verb.word.replace(' ', "-")), &help(Some(verb)));
         }
+        golden("help-network.txt", &of_group("network"));
     }
 
     #[test]
     fn no_line_of_help_is_too_wide() {
-        let texts = VERBS.iter().map(|verb| help(Some(verb))).chain([help(None)]);
+        let texts = VERBS.iter().map(|verb| help(Some(verb))).chain([help(None), of_group("network")]);
         for text in texts {
             for line in text.lines() {
                 assert!(line.len() <= WIDTH, "{line}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The table of `list`.
+//! The tables of `list` and `network ls`.
 //! Reads nothing: it lays out what it is given, as runc does, because scripts cut its columns.
 //! Rows come from the verb; the text goes to stdout.
 
@@ -34,13 +34,16 @@ pub(crate) fn unreadable(id: &str) -> Row {
 }
 
 pub(crate) fn table(rows: &[Row]) -> String {
-    let head: Row = HEAD.map(String::from);
-    let every = || std::iter::once(&head).chain(rows);
+    columns(&HEAD.map(String::from), rows)
+}
+
+pub(crate) fn columns<const N: usize>(head: &[String; N], rows: &[[String; N]]) -> String {
+    let every = || std::iter::once(head).chain(rows);
     let width = |column: usize| {
         let widest = every().map(|row| row[column].chars().count() + GAP).max();
         widest.unwrap_or(LEAST).max(LEAST)
     };
-    let widths: [usize; 6] = std::array::from_fn(width);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();
     for row in every() {
         for (column, cell) in row.iter().enumerate() {

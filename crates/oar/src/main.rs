@@ -12,6 +12,7 @@ mod generate;
 mod help;
 mod list;
 mod log;
+mod network;
 mod parse;
 mod ps;
 mod update;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         parsed.action,
         Ok(Action::State(_)
             | Action::List
+            | Action::NetworkList
             | Action::Ps(..)
             | Action::Events(_)
             | Action::Wait(_)

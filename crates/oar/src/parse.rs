@@ -14,7 +14,7 @@ use std::vec::IntoIter;
 
 use coracle_runtime::{Code, Error, Id, Result, Signal};
 
-use crate::flags::{Flag, GLOBAL, Kind, LATER, Name, Options, Positional, VERBS, Verb};
+use crate::flags::{Flag, GLOBAL, HELP, Kind, LATER, Name, Options, Positional, VERBS, Verb};
 
 const MOST_QUOTED: usize = 80;
 
@@ -36,6 +36,8 @@ pub(crate) struct Understood {
 
 pub(crate) enum Action {
     Help(Option<&'static Verb>),
+    /// Of the commands that begin with this word.
+    HelpGroup(&'static str),
     Version,
     Generate(String),
     Create(Id),
@@ -55,6 +57,11 @@ pub(crate) enum Action {
     Spec,
     Features,
     Doctor,
+    NetworkCreate(String),
+    NetworkList,
+    NetworkInspect(String),
+    NetworkRemove(String),
+    NetworkPrune,
 }
 
 impl std::fmt::Debug for Action {
@@ -62,6 +69,7 @@ impl std::fmt::Debug for Action {
         match self {
             Action::Help(None) => f.write_str("help"),
             Action::Help(Some(verb)) => write!(f, "help {}", verb.word),
+            Action::HelpGroup(group) => write!(f, "help {group}"),
             Action::Version => f.write_str("version"),
             Action::Generate(page) => write!(f, "generate {page}"),
             Action::Create(id) => write!(f, "create {}", id.as_str()),
@@ -82,6 +90,11 @@ impl std::fmt::Debug for Action {
             Action::Spec => f.write_str("spec"),
             Action::Features => f.write_str("features"),
             Action::Doctor => f.write_str("doctor"),
+            Action::NetworkCreate(name) => write!(f, "network create {name}"),
+            Action::NetworkList => f.write_str("network ls"),
+            Action::NetworkInspect(name) => write!(f, "network inspect {name}"),
+            Action::NetworkRemove(name) => write!(f, "network rm {name}"),
+            Action::NetworkPrune => f.write_str("network prune"),
         }
     }
 }
@@ -114,7 +127,18 @@ fn command(
             }
         };
     };
-    let verb = find_verb(&word)?;
+    let verb = match find_group(&word) {
+        None => find_verb(&word)?,
+        Some(group) => {
+            understood.verb = Some(group);
+            let second = positional(&mut arguments, GROUP, options, &mut false)?;
+            match second {
+                _ if options.help => return Ok(Action::HelpGroup(group)),
+                None => return Err(invalid("a command is missing").hint(usage_of_group(group))),
+                Some(second) => find_in_group(group, &second)?,
+            }
+        }
+    };
     understood.verb = Some(verb.word);
     if options.help {
         return Ok(Action::Help(Some(verb)));
@@ -187,9 +211,29 @@ fn command(
         Name::Man => Action::Generate("man".into()),
         Name::Help => match words.next() {
             None => Action::Help(None),
-            Some(word) => Action::Help(Some(find_verb(&word)?)),
+            Some(word) => match (find_group(&word), words.next()) {
+                (Some(group), None) => Action::HelpGroup(group),
+                (Some(group), Some(second)) => Action::Help(Some(find_in_group(group, &second)?)),
+                (None, None) => Action::Help(Some(find_verb(&word)?)),
+                (None, Some(second)) => {
+                    return Err(invalid(format!("unexpected argument {}", quoted(&second))).hint(usage(verb)));
+                }
+            },
         },
+        Name::NetworkList => Action::NetworkList,
+        Name::NetworkCreate => Action::NetworkCreate(network_name(words.next(), verb, understood)?),
+        Name::NetworkInspect => Action::NetworkInspect(network_name(words.next(), verb, understood)?),
+        Name::NetworkRemove => Action::NetworkRemove(network_name(words.next(), verb, understood)?),
+        Name::NetworkPrune => Action::NetworkPrune,
     })
+}
+
+/// Whether a network can be called so is the library's to say.
+fn network_name(word: Option<OsString>, verb: &Verb, understood: &mut Understood) -> Result<String> {
+    let word = word.ok_or_else(|| invalid("a name is missing").hint(usage(verb)))?;
+    let name = word.into_string().map_err(|word| invalid(format!("{} is not valid UTF-8", quoted(&word))))?;
+    understood.id = Some(name.clone());
+    Ok(name)
 }
 
 /// One line that shows the shape of a verb.
@@ -205,18 +249,47 @@ fn find_verb(word: &OsStr) -> Result<&'static Verb> {
     let text = word.to_string_lossy();
     // `h` is an alias of Go's command line package.
     let wanted = if text == "h" { "help" } else { &*text };
-    if let Some(verb) = VERBS.iter().find(|verb| verb.word == wanted) {
+    if let Some(verb) = VERBS.iter().find(|verb| verb.word == wanted && verb.group().is_none()) {
         return Ok(verb);
     }
     if LATER.contains(&wanted) {
         return Err(Error::new(Code::Unsupported, format!("{wanted} is not in this version")));
     }
-    let visible = VERBS.iter().filter(|verb| !verb.hidden).map(|verb| verb.word);
+    let visible = VERBS.iter().filter(|verb| !verb.hidden).map(|verb| verb.group().unwrap_or(verb.word));
     let error = invalid(format!("unknown command {}", quoted(word)));
     Err(match nearest(wanted, visible) {
         Some(verb) => error.hint(format!("did you mean {verb}?")),
         None => error.hint("`oar help` lists the commands"),
     })
+}
+
+/// What may stand between a group's word and the next.
+const GROUP: &[&[Flag]] = &[HELP];
+
+fn find_group(word: &OsStr) -> Option<&'static str> {
+    VERBS.iter().filter_map(Verb::group).find(|group| word == *group)
+}
+
+pub(crate) fn members(group: &str) -> impl Iterator<Item = &'static Verb> {
+    VERBS.iter().filter(move |verb| verb.group() == Some(group))
+}
+
+fn find_in_group(group: &'static str, word: &OsStr) -> Result<&'static Verb> {
+    let wanted = format!("{group} {}", word.to_string_lossy());
+    if let Some(verb) = members(group).find(|verb| verb.word == wanted) {
+        return Ok(verb);
+    }
+    let error = invalid(format!("unknown command {}", quoted(word)));
+    Err(match nearest(&wanted, members(group).map(|verb| verb.word)) {
+        Some(verb) => error.hint(format!("did you mean {verb}?")),
+        None => error.hint(usage_of_group(group)),
+    })
+}
+
+pub(crate) fn usage_of_group(group: &str) -> String {
+    let words: Vec<&str> =
+        members(group).filter_map(|verb| verb.word.split_once(' ')).map(|(_, second)| second).collect();
+    format!("usage: oar [GLOBAL FLAGS] {group} {}", words.join("|"))
 }
 
 /// The next word that is not a flag; flags before it are applied. `ended` is whether `--` went by.
@@ -302,6 +375,10 @@ fn apply(
         }
         Kind::Text(set) => match value.to_str() {
             Some(text) => set(options, text.to_string()),
+            None => return Err(wrong("it is not valid UTF-8".into())),
+        },
+        Kind::Shaped(set) => match value.to_str() {
+            Some(text) => set(options, text).map_err(wrong)?,
             None => return Err(wrong("it is not valid UTF-8".into())),
         },
         Kind::Limit => match value.to_str() {
@@ -626,6 +703,18 @@ mod tests {
             // What follows the ID is the command's.
             (&["exec", "-t"], &["an ID is missing", "exec [FLAGS] ID COMMAND [ARGUMENT...]"]),
             (&["exec", "--frob", "c", "sh"], &["not defined: --frob"]),
+            (&["network"], &["a command is missing", "network create|ls|inspect|rm|prune"]),
+            (&["network", "creat"], &["unknown command \"creat\"", "did you mean network create?"]),
+            (&["network", "frobnicate"], &["unknown command \"frobnicate\"", "create|ls|inspect|rm|prune"]),
+            (&["network", "--mtu", "5"], &["not defined: --mtu"]),
+            (&["network create"], &["unknown command \"network create\""]),
+            (&["netwrk"], &["did you mean network?"]),
+            (&["network", "rm"], &["a name is missing", "network rm [FLAGS] NAME"]),
+            (&["network", "rm", "a", "b"], &["unexpected argument \"b\""]),
+            (&["network", "rm", "--mtu", "5", "a"], &["not defined: --mtu"]),
+            (&["network", "ls", "a"], &["unexpected argument \"a\""]),
+            (&["help", "list", "x"], &["unexpected argument \"x\""]),
+            (&["help", "network", "x"], &["unknown command \"x\""]),
             (&["exec", "--user"], &["flag needs an argument: --user"]),
             (&["update", "--memory"], &["flag needs an argument: --memory"]),
             (&["pause", "c", "d"], &["unexpected argument \"d\""]),

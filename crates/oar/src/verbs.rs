@@ -17,7 +17,7 @@ use crate::descriptors::{self, Passed};
 use crate::flags::Options;
 use crate::log::Log;
 use crate::parse::Action;
-use crate::{doctor, events, exec, generate, help, list, ps, update, wait};
+use crate::{doctor, events, exec, generate, help, list, network, ps, update, wait};
 
 /// The exit status of this process.
 pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) -> Result<u8> {
@@ -30,6 +30,7 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
     };
     let status = match action {
         Action::Help(verb) => print(&help::help(verb)),
+        Action::HelpGroup(group) => print(&help::of_group(group)),
         Action::Version => {
             let spec = coracle_runtime::features();
             let spec = spec.get("ociVersionMax").and_then(Value::as_str).unwrap_or("unknown");
@@ -77,6 +78,13 @@ pub(crate) fn act(action: Action, options: &Options, passed: Passed, log: &Log) 
         Action::Features => print_json(serde_json::to_string_pretty(&coracle_runtime::features())),
         // Not opened: a root that cannot serve is one of the findings.
         Action::Doctor => doctor::doctor(options),
+        Action::NetworkCreate(name) => network::create(&open()?, &name, options),
+        Action::NetworkList => network::list(&open()?, options, log),
+        Action::NetworkInspect(name) => {
+            print_json(serde_json::to_string_pretty(&open()?.inspect_network(&name)?))
+        }
+        Action::NetworkRemove(name) => open()?.remove_network(&name).map(|()| 0),
+        Action::NetworkPrune => network::prune(&open()?, log),
     };
     log.debug(&format!("done: {} us", begun.elapsed().as_micros()));
     status
@@ -107,6 +115,7 @@ fn create_options(options: &Options, passed: Passed, log: &Log) -> CreateOptions
         listen_fds: passed.listen,
         listen_fd_names: descriptors::names(passed.listen, log),
         notify_socket: notify_socket(log),
+        network: options.network.clone(),
         systemd_cgroup: options.systemd_cgroup,
         cgroup_leaf: options.cgroup_leaf,
         strict: options.strict,

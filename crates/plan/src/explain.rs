@@ -101,6 +101,12 @@ fn outside(plan: &Plan) -> Vec<String> {
         let (from, to) = (shown(&device.host_name), shown(&device.container_name));
         lines.push(format!("move network device {from} as {to}  ({})", device.place));
     }
+    for interface in &plan.outside.interfaces {
+        lines.push(format!("connect {} to network {}", shown(&interface.name), shown(&interface.network)));
+        lines.extend(
+            interface.publish.iter().map(|port| format!("publish {} on {}", shown(port), interface.name)),
+        );
+    }
     if let Some(rdt) = &plan.outside.intel_rdt {
         let group = if rdt.group.is_empty() { "/".to_string() } else { shown(&rdt.group) };
         let monitoring = if rdt.monitoring { ", monitored" } else { "" };

@@ -13,7 +13,7 @@ use crate::namespaces::Namespaces;
 use crate::process::Groups;
 use crate::types;
 use crate::types::{
-    Action, CgroupMode, CgroupPlace, Host, Namespace, NetDevice, Options, Outside, Plan, Step, Violation,
+    Action, CgroupMode, CgroupPlace, Host, Namespace, Options, Outside, Plan, Step, Violation,
 };
 use crate::{
     capabilities, cgroup, devices, hooks, intel_rdt, memory_policy, mounts, namespaces, net_devices, process,
@@ -68,7 +68,8 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     let groups = process::groups(spec, options, &mut check);
     let ending = Ending::plan(process, groups, host, options, &namespaces, &mut check);
     let notify = !options.notify.is_empty();
-    let outside = Outside { net_devices, intel_rdt, seccomp_listener, notify, ..ending.outside };
+    let interfaces = options.interfaces.clone();
+    let outside = Outside { net_devices, interfaces, intel_rdt, seccomp_listener, notify, ..ending.outside };
     if !check.violations.is_empty() {
         return Err(check.violations);
     }
@@ -85,7 +86,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
         // First, while a failure still has nothing to undo; keys are looked up by the ids of the creator.
         steps.push(add(Action::JoinSessionKeyring { name: format!("_ses.{}", options.id) }, ""));
     }
-    if waits(host, &namespaces, &outside.net_devices, &cgroup.place) {
+    if waits(host, &namespaces, &outside, &cgroup.place) {
         steps.push(add(Action::AwaitRuntime, ""));
     }
     if namespaces.user() {
@@ -204,12 +205,13 @@ pub(crate) fn no_new_privileges(process: &Process) -> Option<Step> {
 }
 
 /// Does the runtime have something to do with the process before it may go on?
-fn waits(host: &Host, namespaces: &Namespaces, net_devices: &[NetDevice], cgroup: &CgroupPlace) -> bool {
+fn waits(host: &Host, namespaces: &Namespaces, outside: &Outside, cgroup: &CgroupPlace) -> bool {
     // On a pure cgroup2 host the clone puts the process where it belongs, unless systemd does.
     !namespaces.spawn.uid_map.is_empty()
         || matches!(cgroup, CgroupPlace::Unit(_))
         || matches!(host.cgroup.mode, CgroupMode::Hybrid | CgroupMode::V1) && *cgroup != CgroupPlace::Nowhere
-        || !net_devices.is_empty()
+        || !outside.net_devices.is_empty()
+        || !outside.interfaces.is_empty()
 }
 
 /// What becomes of the process itself: the same for create and exec.

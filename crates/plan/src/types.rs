@@ -142,6 +142,8 @@ pub struct Options {
     /// Absolute path of a directory on the host for the socket to which the process may say what sd_notify(3) has;
     /// empty leaves it out.
     pub notify: String,
+    /// Of the new network namespace, which the document then has.
+    pub interfaces: Vec<Interface>,
     pub systemd_cgroup: bool,
     /// [`CgroupPlan::leaf`].
     pub cgroup_leaf: bool,
@@ -153,6 +155,15 @@ pub struct Options {
     pub keep_groups: bool,
     /// create + start in one command: the process is not parked, and hears the start on the control socket.
     pub run: bool,
+}
+
+/// An interface of the container and the network of ours to which the runtime connects it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub network: String,
+    /// Ports of the host that lead to it, as they were asked for.
+    pub publish: Vec<String>,
 }
 
 /// Where the master side of the process's terminal goes.
@@ -465,6 +476,7 @@ pub struct Outside {
     /// Written when given by the document.
     pub oom_score_adj: Option<i32>,
     pub net_devices: Vec<NetDevice>,
+    pub interfaces: Vec<Interface>,
     pub intel_rdt: Option<IntelRdt>,
     /// Who answers for a filter that notifies.
     pub seccomp_listener: Option<SeccompListener>,

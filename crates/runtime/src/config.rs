@@ -10,8 +10,9 @@ use coracle_plan::{Action, Hooks, IdMap, InitHook, Namespace, Options, Plan, Spa
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
+use crate::connect::NetworkOptions;
 use crate::error::{Code, Error, Result, words};
-use crate::{CreateOptions, Id, probe};
+use crate::{CreateOptions, Id, notify, probe};
 
 /// Bytes. Docker's largest are some tens of kilobytes.
 const LARGEST: u64 = 16 << 20;
@@ -24,19 +25,32 @@ pub(crate) struct Decided {
     pub host: coracle_plan::Host,
     /// Where resctrl is mounted; empty when the plan does not need it.
     pub resctrl: String,
+    /// With those of annotations, if they are followed.
+    pub network: NetworkOptions,
+    /// What the container calls itself.
+    pub hostname: String,
 }
 
-/// `notify` is the directory for the socket for sd_notify(3), if there is to be one.
+/// `directory` is the container's, which need not be there yet; `notify`: it will have a socket for sd_notify(3).
 pub(crate) fn decide(
     id: &Id,
     options: &CreateOptions,
-    notify: Option<&Path>,
+    directory: &Path,
+    notify: bool,
     foreground: bool,
     run: bool,
 ) -> Result<Decided> {
     let bundle = absolute(&options.bundle)?;
-    let document = read(&bundle)?;
-    let (spec, mut warnings) = coracle_plan::parse(&document).map_err(|violations| refused(&violations))?;
+    let parse = |document: &[u8]| coracle_plan::parse(document).map_err(|violations| refused(&violations));
+    let mut document = read(&bundle)?;
+    let (mut spec, mut warnings) = parse(&document)?;
+    let annotations = spec.annotations().as_ref().filter(|_| options.allow_annotations);
+    let network = options.network.with_annotations(annotations)?;
+    network.check()?;
+    if !network.networks.is_empty() {
+        document = network.into_document(&document, directory)?;
+        (spec, warnings) = parse(&document)?;
+    }
     let mut host = probe::host(&probe::needs(&spec))?;
     if !options.systemd_cgroup {
         probe::cgroup_rights(&mut host, &coracle_plan::cgroup_path(&spec, id.as_str()), id)?;
@@ -50,10 +64,12 @@ pub(crate) fn decide(
             return Err(Error::new(Code::Invalid, text));
         }
     };
-    let notify = match notify.map(|path| path.to_str().ok_or(path)).transpose() {
-        Ok(path) => path.unwrap_or_default().to_string(),
-        Err(path) => {
-            let text = format!("{} is not valid UTF-8, which the mount for sd_notify needs", path.display());
+    let notify = match directory.join(notify::DIRECTORY).to_str() {
+        _ if !notify => String::new(),
+        Some(path) => path.to_string(),
+        None => {
+            let path = directory.display();
+            let text = format!("{path} is not valid UTF-8, which the mount for sd_notify needs");
             return Err(Error::new(Code::Invalid, text));
         }
     };
@@ -74,6 +90,7 @@ pub(crate) fn decide(
             listen_fds: options.listen_fds,
             listen_fd_names: options.listen_fd_names.clone(),
             notify,
+            interfaces: network.interfaces(),
             systemd_cgroup: options.systemd_cgroup,
             cgroup_leaf: options.cgroup_leaf,
             strict: options.strict,
@@ -94,7 +111,15 @@ pub(crate) fn decide(
     } else {
         with_user_namespace(&document, &plan.spawn)?
     };
-    Ok(Decided { plan, document, resctrl: host.resctrl.clone(), host })
+    let hostname = spec.hostname().clone().filter(|name| !name.is_empty());
+    Ok(Decided {
+        plan,
+        document,
+        resctrl: host.resctrl.clone(),
+        host,
+        network,
+        hostname: hostname.unwrap_or_else(|| id.as_str().to_string()),
+    })
 }
 
 /// With the user namespace that the plan has added: later commands go by this copy, and by the ids that were given then.

@@ -17,6 +17,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 
 use crate::cgroup::{self, Driver, Placed};
 use crate::config::{self, Decided};
+use crate::connect::{self, Connection, NetworkOptions, Networks};
 use crate::error::{Code, Error, Result, words};
 use crate::foreground::{self, ExitStatus, Signals};
 use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
@@ -47,6 +48,8 @@ pub struct CreateOptions {
     /// Who is to hear what the container's processes tell by sd_notify(3). A detached run returns when one of them has
     /// said READY=1; in the foreground everything is passed on until the end.
     pub notify_socket: Option<NotifySocket>,
+    /// What network it gets, beside the config.
+    pub network: NetworkOptions,
     /// systemd makes the cgroup, as a transient unit.
     pub systemd_cgroup: bool,
     /// cgroup2: the process ends up in a sub-cgroup `init`, so that systemd or an engine inside may enable controllers.
@@ -106,6 +109,7 @@ struct Attempt {
     directory: Locked,
     cgroup: Option<Cgroup>,
     rdt: Option<Rdt>,
+    network: Option<Connection>,
     child: Option<clone::Child>,
     /// Set once a hook may have run: what such hooks began, poststop hooks end.
     hooked: Option<Record>,
@@ -127,8 +131,9 @@ impl Runtime {
 
     /// The numbered plan, as text; nothing is changed.
     pub fn dry_run(&self, id: &Id, options: &CreateOptions) -> Result<String> {
-        let Decided { plan, .. } =
-            config::decide(id, options, self.notify_directory(id, options).as_deref(), false, false)?;
+        let directory = self.root.join(id.as_str());
+        let notify = options.notify_socket.is_some();
+        let Decided { plan, .. } = config::decide(id, options, &directory, notify, false, false)?;
         Ok(coracle_plan::explain(&plan))
     }
 
@@ -201,18 +206,20 @@ impl Runtime {
     ) -> Result<Ready> {
         launch::check_preserved(options.preserve_fds)?;
         let (notify, unheard) = notify::reach(options.notify_socket.as_ref());
-        let notify_directory = notify.as_ref().and_then(|_| self.notify_directory(id, options));
-        let decided = config::decide(id, options, notify_directory.as_deref(), foreground, run)?;
+        let directory = self.root.join(id.as_str());
+        let decided = config::decide(id, options, &directory, notify.is_some(), foreground, run)?;
         let CreateOptions { console_socket, pid_file, pidfd_socket, .. } = options;
         let files = CallersFiles { console_socket, pid_file, pidfd_socket };
         let sockets = Sockets::connect(&files, &decided.plan)?;
         let placed = Placed::decide(&decided)?;
         let joined = namespaces::open(&decided.plan.spawn)?;
+        let networks = Networks::prepare(self, &decided.network)?;
 
         self.make_root()?;
         let directory = Directory::claim(&self.root, id)?;
-        let mut attempt = Attempt { directory, cgroup: None, rdt: None, child: None, hooked: None };
-        match attempt.proceed(&decided, placed, options, sockets, &joined, signals) {
+        let mut attempt =
+            Attempt { directory, cgroup: None, rdt: None, network: None, child: None, hooked: None };
+        match attempt.proceed(&decided, placed, networks.as_ref(), options, sockets, &joined, signals) {
             Ok(Proceeded { record, control, outcome, terminal, mut warnings }) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
                     let notes = lines(&decided.plan.notes);
@@ -235,10 +242,6 @@ impl Runtime {
             Err(error) => Err(attempt.undo(error)),
         }
     }
-
-    fn notify_directory(&self, id: &Id, options: &CreateOptions) -> Option<PathBuf> {
-        options.notify_socket.map(|_| self.root.join(id.as_str()).join(notify::DIRECTORY))
-    }
 }
 
 /// What is left of the way when init is ready.
@@ -256,6 +259,7 @@ impl Attempt {
         &mut self,
         decided: &Decided,
         placed: Placed<'_>,
+        networks: Option<&Networks>,
         options: &CreateOptions,
         mut sockets: Sockets,
         joined: &[OwnedFd],
@@ -272,6 +276,11 @@ impl Attempt {
         });
         // The intent comes first: whatever kills us after this line, delete knows where to look.
         let mut record = intent(decided, &location, rdt, options)?;
+        if let Some(networks) = networks {
+            // Of claims that no record tells of, delete knows the owner.
+            record.network = Some(networks.claim(self.directory.root(), &plan.id, &decided.network)?);
+            self.network = record.network.clone();
+        }
         self.directory.write(&record)?;
         self.directory.write_config(&decided.document)?;
         if plan.outside.notify {
@@ -279,6 +288,10 @@ impl Attempt {
         }
 
         let mut warnings = lines(&plan.warnings);
+        if let (Some(networks), Some(connection)) = (networks, &record.network) {
+            warnings.extend(networks.warnings.iter().cloned());
+            warnings.extend(connection.write_files(&self.directory, &decided.network, &decided.hostname)?);
+        }
         if matches!(driver, Driver::Cgroupfs) {
             let made = location.create(&plan.cgroup.resources).map_err(cgroup::error)?;
             warnings.extend(cgroup::delegate(self.cgroup.insert(made), decided));
@@ -355,6 +368,9 @@ impl Attempt {
             self.rdt = Some(rdt.clone());
         }
         move_devices(plan, child.pid)?;
+        if let (Some(networks), Some(connection)) = (networks, &record.network) {
+            networks.connect(connection, child.pid)?;
+        }
         launch::give_oom_score(plan, child.pid)?;
         if plan.steps.iter().any(|step| step.action == Action::AwaitRuntime) {
             messages::send(control.as_fd(), MessageKind::Go)?;
@@ -414,6 +430,8 @@ impl Attempt {
             let removed = rdt::remove(plan, resctrl, self.directory.id(), *applied);
             left.extend(removed.err().map(|error| error.message));
         }
+        let network = connect::remove(self.directory.root(), self.directory.id(), self.network.as_ref());
+        left.extend(network.map_err(|error| error.message).unwrap_or_else(Some));
         // The record stays with whatever could not be removed.
         if left.is_empty() {
             left.extend(self.directory.remove().err().map(|error| error.message));
@@ -464,8 +482,9 @@ impl Ready {
     /// The error, after everything of the container was removed.
     fn abandon(self, error: Error) -> Error {
         let Ready { directory, record, child, .. } = self;
-        let (cgroup, rdt) = (Some(record.cgroup.open()), record.intel_rdt.clone());
-        Attempt { directory, cgroup, rdt, child: Some(child), hooked: Some(record) }.undo(error)
+        let (cgroup, rdt, network) =
+            (Some(record.cgroup.open()), record.intel_rdt.clone(), record.network.clone());
+        Attempt { directory, cgroup, rdt, network, child: Some(child), hooked: Some(record) }.undo(error)
     }
 }
 
@@ -522,6 +541,7 @@ fn intent(
         hooks: plan.hooks.clone(),
         late_steps: step::after_start(plan),
         intel_rdt,
+        network: None,
         no_new_keyring: options.no_new_keyring,
         keep_groups: plan.keep_groups,
         process: None,

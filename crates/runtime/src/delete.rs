@@ -12,7 +12,7 @@ use crate::create::signal;
 use crate::error::{Code, Error, Result};
 use crate::record::{Directory, Rdt, Record};
 use crate::status::{self, Status};
-use crate::{Id, Runtime, errno, hooks, rdt};
+use crate::{Id, Runtime, connect, errno, hooks, rdt};
 
 /// What went wrong in the poststop hooks. The container is gone whatever they say (runtime-spec runtime.md
 /// "Lifecycle").
@@ -65,12 +65,16 @@ impl Runtime {
         let record = match directory.read() {
             Err(error) if error.code == Code::Invalid && force => {
                 remove_unrecorded(&directory)?;
+                connect::remove(&self.root, id.as_str(), None)?;
                 return directory.remove().map(|()| nothing());
             }
             other => other?,
         };
-        // A record comes before the first effect, so without one there was none.
-        let Some(record) = record else { return directory.remove().map(|()| nothing()) };
+        // A record comes before the first effect but the claims, so without one there was none.
+        let Some(record) = record else {
+            connect::remove(&self.root, id.as_str(), None)?;
+            return directory.remove().map(|()| nothing());
+        };
         let (status, pidfd) = status::derive(&directory, Some(&record))?;
         if matches!(status, Status::Running | Status::Paused) && !force {
             let text = format!("cannot delete container \"{id}\" that is not stopped: {status}");
@@ -97,6 +101,9 @@ impl Runtime {
         warnings.extend(cgroup::remove_until(&group, end)?);
         if let Some(Rdt { resctrl, plan, applied }) = &record.intel_rdt {
             rdt::remove(plan, resctrl, id.as_str(), *applied)?;
+        }
+        if let Some(connection) = &record.network {
+            warnings.extend(connect::remove(&self.root, id.as_str(), Some(connection))?);
         }
         directory.remove()?;
         if record.process.is_some() {

@@ -28,7 +28,7 @@ pub enum Code {
     Exists,
     /// The container is in a state in which the verb is not legal.
     State,
-    /// Another command holds the container's lock.
+    /// Another command holds the container's lock, or a container has the network, address or port.
     Busy,
     /// A call of the kernel failed.
     System,
@@ -38,6 +38,8 @@ pub enum Code {
     Execute,
     Hook,
     Cgroup,
+    /// A link, an address, a rule, or a claim of them.
+    Network,
     /// The kernel, or this version, cannot do what was asked.
     Unsupported,
     /// A signal asked the caller to end ([`crate::Runtime::interruptible`]).
@@ -57,6 +59,7 @@ impl Code {
             Code::Execute => "E_EXECUTE",
             Code::Hook => "E_HOOK",
             Code::Cgroup => "E_CGROUP",
+            Code::Network => "E_NETWORK",
             Code::Unsupported => "E_UNSUPPORTED",
             Code::Interrupted => "E_INTERRUPTED",
         }

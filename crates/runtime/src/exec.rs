@@ -472,6 +472,7 @@ fn decide(
             listen_fds: options.listen_fds,
             listen_fd_names: options.listen_fd_names.clone(),
             notify: String::new(),
+            interfaces: Vec::new(),
             systemd_cgroup: record.systemd_cgroup,
             cgroup_leaf: false,
             strict: false,

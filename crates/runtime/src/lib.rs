@@ -6,6 +6,7 @@
 
 mod cgroup;
 mod config;
+mod connect;
 mod create;
 mod delete;
 mod doctor;
@@ -23,6 +24,7 @@ mod lower;
 mod members;
 mod messages;
 mod namespaces;
+mod network;
 mod notify;
 mod pause;
 mod probe;
@@ -46,7 +48,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+pub use connect::{Connected, Connection, HostEntry, Mac, NetworkChoice, NetworkOptions, Publish};
 pub use coracle_cgroup::Inside;
+pub use coracle_net::{Network, NewNetwork, Range, Subnet};
 pub use coracle_plan::Changes;
 pub use create::{CreateOptions, Created, RunOptions, Told};
 pub use doctor::{Check, Diagnosis, Finding, doctor};
@@ -57,6 +61,7 @@ pub use features::features;
 pub use follow::{Event, Follow, What};
 pub use foreground::ExitStatus;
 pub use id::Id;
+pub use network::{NetworkContainer, NetworkState, Pruned};
 pub use notify::NotifySocket;
 pub use oci_spec::runtime::{LinuxResources, PosixRlimit};
 pub use signal::Signal;

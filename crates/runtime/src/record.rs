@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use crate::connect::Connection;
 use crate::error::{Code, Error, Result};
 use crate::id::Id;
 use crate::rdt::Applied;
@@ -54,6 +55,9 @@ pub(crate) struct Record {
     /// What init has left to do when it is started.
     pub late_steps: Vec<Named>,
     pub intel_rdt: Option<Rdt>,
+    /// Of networks of ours. A record from before there were any has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Connection>,
     /// Its processes keep their callers' session keyrings.
     pub no_new_keyring: bool,
     /// And their callers' supplementary groups.
@@ -237,6 +241,11 @@ impl Directory {
     /// A path to a member that is short enough for a socket's address, whatever the root is.
     pub(crate) fn member(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.file.as_raw_fd()))
+    }
+
+    /// Where all containers are.
+    pub(crate) fn root(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -430,6 +439,7 @@ mod tests {
             hooks: Hooks::default(),
             late_steps: Vec::new(),
             intel_rdt: None,
+            network: None,
             no_new_keyring: false,
             keep_groups: false,
             process: Some(Process { pid: 7, start_time: 42 }),

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::{Serialize, Serializer};
 
+use crate::connect::Connection;
 use crate::error::{Error, Result};
 use crate::record::{Directory, Process, Record, START_SOCKET};
 
@@ -58,6 +59,9 @@ pub struct State {
     pub annotations: BTreeMap<String, String>,
     /// Name of the user who created it, or the number when it has none.
     pub owner: String,
+    /// What `--network` and `--publish` gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Connection>,
 }
 
 /// The process of a record, if it still lives, by a descriptor that cannot come to mean another one.
@@ -209,6 +213,7 @@ pub(crate) fn state(directory: &Directory, id: &str) -> Result<State> {
             created: record.created,
             annotations: record.annotations,
             owner: user_name(record.owner),
+            network: record.network,
         },
         None => State {
             oci_version: crate::OCI_VERSION.into(),
@@ -220,6 +225,7 @@ pub(crate) fn state(directory: &Directory, id: &str) -> Result<State> {
             created: String::new(),
             annotations: BTreeMap::new(),
             owner: String::new(),
+            network: None,
         },
     })
 }

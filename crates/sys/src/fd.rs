@@ -119,6 +119,20 @@ pub fn read(fd: i32, buffer: &mut [u8]) -> Result<usize> {
     }
 }
 
+/// Fill the buffer with bytes that nobody can guess: getrandom(2), which waits only early at boot.
+pub fn random(buffer: &mut [u8]) -> Result<()> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        // SAFETY: the rest of the buffer is writable for its length.
+        match unsafe { syscall3(libc::SYS_getrandom, rest.as_mut_ptr() as usize, rest.len(), 0) } {
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 pub fn write(fd: i32, buffer: &[u8]) -> Result<usize> {
     loop {
         // SAFETY: the buffer is readable for its length.

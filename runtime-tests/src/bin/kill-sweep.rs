@@ -9,6 +9,10 @@ use std::fs;
 use std::process::ExitCode;
 
 const VERBS: [&str; 8] = ["create", "start", "run", "delete", "exec", "pause", "resume", "update"];
+/// The same verbs, of a container that is connected to a network and has a published port. Not swept unless they are
+/// named: they need nft(8) to look at the rules.
+const NETWORK: &str = "-network";
+const NETWORK_VERBS: [&str; 3] = ["create-network", "run-network", "delete-network"];
 
 fn main() -> ExitCode {
     let mut step = 1;
@@ -19,11 +23,11 @@ fn main() -> ExitCode {
         match arg.as_str() {
             "--step" => step = args.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or(1),
             "--systemd" => systemd = true,
-            verb if VERBS.contains(&verb) => verbs.push(verb.to_owned()),
+            verb if VERBS.contains(&verb) || NETWORK_VERBS.contains(&verb) => verbs.push(verb.to_owned()),
             other => {
                 eprintln!(
                     "kill-sweep: {other}: usage: kill-sweep [--step K] [--systemd] [{}]…",
-                    VERBS.join("|")
+                    [&VERBS[..], &NETWORK_VERBS].concat().join("|")
                 );
                 return ExitCode::from(2);
             }
@@ -61,12 +65,17 @@ fn sweep(verb: &str, step: usize, systemd: bool) -> (usize, usize) {
         bundle.set("/linux/seccomp", profile.parse().unwrap());
         bundle.set("/process/noNewPrivileges", runtime_tests::json!(false));
         let pids = t.scratch("pid-files");
-        // The first run makes the mount points in the root and is not looked at.
+        let network = verb.ends_with(NETWORK);
+        if network {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        }
+        // The first run makes the mount points in the root, and the network, and is not looked at.
         attempt(t, &mut bundle, systemd, verb, &[]);
         let trace = t.dir.join("trace");
         attempt(t, &mut bundle, systemd, verb, &["-o", trace.to_str().unwrap()]);
         let calls = syscalls(&fs::read_to_string(&trace).unwrap());
         let mut before = Host::look(t);
+        let rules = network.then(rules);
         let (mut not_reached, mut slowest) = (0, std::time::Duration::ZERO);
         for (name, nth) in calls.iter().skip(1).step_by(step) {
             let inject = format!("inject={name}:signal=KILL:when={nth}");
@@ -79,6 +88,9 @@ fn sweep(verb: &str, step: usize, systemd: bool) -> (usize, usize) {
             }
             slowest = slowest.max(took);
             let mut faults = before.violations(t);
+            if network && Some(self::rules()) != rules {
+                faults.push(format!("links or rules are left: {}", self::rules()));
+            }
             if deleted.code != 0 {
                 faults.push(format!("{deleted}"));
             }
@@ -136,18 +148,28 @@ fn attempt(
     let dir = bundle.dir.to_str().unwrap();
     let pid_file = t.scratch("pid-files").join("pid");
     let pid_file = pid_file.to_str().unwrap();
+    let (verb, network): (&str, &[&str]) = match verb.strip_suffix(NETWORK) {
+        Some(verb) => (verb, &["--network", "default", "--publish", "8080:80"]),
+        None => (verb, &[]),
+    };
+    let detached = [&[driver, "run", "--detach", "--bundle", dir], network, &[&id]].concat();
     let prepare: &[&[&str]] = match verb {
         "start" => &[&[driver, "create", "--bundle", dir, &id]],
         "create" | "run" => &[],
-        "resume" => &[&[driver, "run", "--detach", "--bundle", dir, &id], &["pause", &id]],
-        _ => &[&[driver, "run", "--detach", "--bundle", dir, &id]],
+        "resume" => &[&detached, &["pause", &id]],
+        _ => &[&detached],
     };
     for args in prepare {
         t.rt(args).run().ok();
     }
     let run = match verb {
-        "create" => t.rt(&[driver, "create", "--pid-file", pid_file, "--bundle", dir, &id]),
-        "run" => t.rt(&[driver, "run", "--detach", "--pid-file", pid_file, "--bundle", dir, &id]),
+        "create" => {
+            t.rt(&[&[driver, "create", "--pid-file", pid_file, "--bundle", dir], network, &[&id]].concat())
+        }
+        "run" => {
+            let run = [driver, "run", "--detach", "--pid-file", pid_file, "--bundle", dir];
+            t.rt(&[&run[..], network, &[&id]].concat())
+        }
         "exec" => t.rt(&["exec", "--detach", "--pid-file", pid_file, &id, "sleep", "1000"]),
         "start" | "pause" | "resume" => t.rt(&[verb, &id]),
         "update" => {
@@ -194,6 +216,17 @@ fn delete(t: &Test, id: &str) -> Out {
         drop(done);
         out
     })
+}
+
+/// Links with a part in something, and rules, of this network namespace. A pair that is cut off ends with the container's
+/// namespace, a moment after its last process.
+fn rules() -> String {
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ip -o link show up | cut -d: -f2 | sort && exec nft -s list ruleset"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Units of systemd with the tag. It forgets a stopped one a little later, without an event for us to wait for.

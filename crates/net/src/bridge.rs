@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bridge of a network: made, recognised as ours, removed; and what a new subnet must keep clear of.
+//!
+//! Never touches a device that does not bear our mark. Works in the network namespace of the calling thread; names
+//! and subnets come from the caller, who keeps other processes from attaching to a bridge while it is removed.
+
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::attach::{await_addresses, because, ipv6, mac_for, permission};
+use crate::netlink::{Address, Link, Request, Socket};
+use crate::network::{Network, Subnet};
+use crate::sysctl;
+use crate::{Error, Result, failed, is_name};
+
+/// The device group of what we make (`ip link show group`): "cora". A device has it from its first instant, other
+/// than an alias, which a second message adds.
+pub(crate) const GROUP: u32 = 0x636f_7261;
+
+/// Longer ones are refused by the kernel (IFALIASZ, with the NUL).
+const ALIAS: usize = 255;
+
+/// Make the network's bridge unless it is there, and give it the gateways' addresses; true: this call has made it.
+/// May be called by several processes at once. EEXIST: something that is not this network's bridge has the name.
+/// A bridge takes no router advertisements: a container must not become the host's router (CVE-2020-13401).
+pub fn raise_bridge(network: &Network) -> Result<bool> {
+    let name = &network.bridge;
+    raise(network).map_err(|error| of(name, error))
+}
+
+fn raise(network: &Network) -> Result<bool> {
+    let name = &network.bridge;
+    check_name(name)?;
+    let alias = format!("coracle {}", network.name);
+    if alias.len() > ALIAS || alias.contains('\0') {
+        return Err(failed(format!("network name {:?}", network.name))(Errno::EINVAL));
+    }
+    let addresses: Vec<_> =
+        network.subnets.iter().map(|range| (range.gateway, range.subnet.prefix)).collect();
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    // A MAC of its own: else it would be the lowest one of its ports, another one with each container, and what the
+    // neighbours remember of the gateway wrong.
+    let made = match socket.ask(Request::make_bridge(name, GROUP, mac_for(&addresses)), |_, _| {}) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
+        Err(errno) => {
+            let why = match errno {
+                Errno::EOPNOTSUPP => Some("the kernel has no bridges"),
+                other => permission(other),
+            };
+            return Err(because(why, failed("make it")(errno)));
+        }
+    };
+    let done = complete(&mut socket, network, &alias, &addresses);
+    if done.is_err() && made {
+        let undo = remove(&mut socket, name).err().map(|undo| format!("it is still there: {undo}"));
+        return done.map(|()| made).map_err(|error| Error { undo, ..error });
+    }
+    done.map(|()| made)
+}
+
+/// The same whoever has made it: that one may not have come so far, or have been killed.
+fn complete(socket: &mut Socket, network: &Network, alias: &str, addresses: &[(IpAddr, u8)]) -> Result<()> {
+    let link = socket.link(&network.bridge).map_err(failed("find it"))?;
+    not_ours(&link, Some(alias))?;
+    sysctl::write_ipv6(&network.bridge, "accept_ra", "0")?;
+    let mut set = Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK)
+        .link(link.index, libc::IFF_UP as u32)
+        .attribute(libc::IFLA_IFALIAS, alias.as_bytes());
+    if network.mtu != 0 {
+        // Only a change by hand stays when the last port goes, so not at its making.
+        set = set.attribute(libc::IFLA_MTU, &network.mtu.to_ne_bytes());
+    }
+    let mut requests = vec![set];
+    let may_be_there = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+    for (address, prefix) in addresses {
+        requests.push(Request::add_address(link.index, &Address::new(*address, *prefix), may_be_there));
+    }
+    socket.batch(requests).map_err(|(place, errno)| {
+        match place.checked_sub(1).and_then(|at| addresses.get(at)) {
+            Some((address, prefix)) => {
+                let mtu = if network.mtu == 0 { link.mtu } else { network.mtu };
+                let why = if address.is_ipv6() { ipv6(errno, mtu) } else { None };
+                because(why.or_else(|| permission(errno)), failed(format!("add {address}/{prefix}"))(errno))
+            }
+            None if errno == Errno::EINVAL && network.mtu != 0 => {
+                let why = format!("an MTU of {} bytes may be the reason", network.mtu);
+                because(Some(why), failed("set it up")(errno))
+            }
+            None => because(permission(errno), failed("set it up")(errno)),
+        }
+    })?;
+    await_addresses(socket, addresses)
+}
+
+/// Remove a bridge of ours; false: there is none of this name. EEXIST: the name is somebody else's; EBUSY: it has
+/// ports. A port that joins at this very moment is left without a bridge.
+pub fn remove_bridge(name: &str) -> Result<bool> {
+    let remove = || {
+        check_name(name)?;
+        remove(&mut Socket::open().map_err(failed("netlink socket"))?, name)
+    };
+    remove().map_err(|error| of(name, error))
+}
+
+fn remove(socket: &mut Socket, name: &str) -> Result<bool> {
+    let link = match socket.link(name) {
+        Err(Errno::ENODEV) => return Ok(false),
+        other => other.map_err(failed("find it"))?,
+    };
+    not_ours(&link, None)?;
+    let mut ports = socket.links().map_err(failed("list its ports"))?;
+    ports.retain(|port| port.master == link.index);
+    if !ports.is_empty() {
+        let names: Vec<&str> = ports.iter().map(|port| port.name.as_str()).take(4).collect();
+        let more = if ports.len() > names.len() { ", …" } else { "" };
+        let why = format!("{} attached: {}{more}", ports.len(), names.join(", "));
+        return Err(because(Some(why), failed("remove it")(Errno::EBUSY)));
+    }
+    match socket.ask(Request::remove_link(link.index), |_, _| {}) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENODEV) => Ok(false),
+        Err(errno) => Err(because(permission(errno), failed("remove it")(errno))),
+    }
+}
+
+/// Ours is a bridge in our group. An alias says of which network; a bridge that was just made has none.
+fn not_ours(link: &Link, alias: Option<&str>) -> Result<()> {
+    let why = if link.kind != "bridge" {
+        format!("a device that is no bridge has the name{}", kind(link))
+    } else if link.group != GROUP {
+        "a bridge that Coracle has not made has the name".to_string()
+    } else if let Some(alias) = alias
+        && !link.alias.is_empty()
+        && link.alias != alias
+    {
+        format!("it belongs to another network: {:?}", link.alias)
+    } else {
+        return Ok(());
+    };
+    Err(because(Some(why), failed("it is not ours")(Errno::EEXIST)))
+}
+
+fn kind(link: &Link) -> String {
+    if link.kind.is_empty() { String::new() } else { format!(": a {}", link.kind) }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if is_name(name) && !name.contains('%') {
+        return Ok(());
+    }
+    Err(because(Some("no device can have this name"), failed("its name")(Errno::EINVAL)))
+}
+
+fn of(name: &str, error: Error) -> Error {
+    Error { what: format!("bridge {name:?}: {}", error.what), ..error }
+}
+
+/// Where the destinations of all routes are, of all tables, and the subnets of all addresses; sorted. Without default
+/// routes, also those that are cut in two halves, as VPNs do to be before another one.
+pub fn occupied() -> Result<Vec<Subnet>> {
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    let routes = socket.routes().map_err(failed("list routes"))?;
+    let addresses = socket.all_addresses().map_err(failed("list addresses"))?;
+    let mut all: Vec<Subnet> = routes.iter().map(|route| route.destination).collect();
+    all.extend(addresses.iter().filter_map(|(_, address)| address.subnet()));
+    all.retain(|subnet| subnet.prefix > 1);
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::tests::{between, current, ip, within};
+    use crate::{Endpoint, Range, attach, detach};
+
+    fn network(name: &str, subnets: &[(&str, &str)]) -> Network {
+        let range = |(subnet, gateway): &(&str, &str)| Range {
+            subnet: subnet.parse().unwrap(),
+            gateway: gateway.parse().unwrap(),
+        };
+        Network {
+            name: name.to_string(),
+            bridge: "br0".to_string(),
+            subnets: subnets.iter().map(range).collect(),
+            mtu: 0,
+            internal: false,
+            isolate: false,
+        }
+    }
+
+    fn web() -> Network {
+        network("web", &[("10.9.0.0/24", "10.9.0.1"), ("fd00:9::/64", "fd00:9::1")])
+    }
+
+    fn endpoint(name: &str) -> Endpoint {
+        Endpoint {
+            name: name.to_string(),
+            host_name: format!("oar-{name}"),
+            mac: None,
+            addresses: vec![],
+            gateways: vec![],
+            mtu: 0,
+            bridge: "br0".to_string(),
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_made_once_and_bears_its_mark() {
+        between(|_| {
+            assert_eq!(raise_bridge(&web()), Ok(true));
+            let (link, addresses) = (ip("-o -d link show dev br0"), ip("-o addr show dev br0"));
+            assert!(link.contains("<BROADCAST,MULTICAST,UP") || link.contains(",UP"), "{link}");
+            assert!(link.contains("alias coracle web") && link.contains("02:04:0a:09:00:01"), "{link}");
+            assert!(addresses.contains("10.9.0.1/24 brd 10.9.0.255"), "{addresses}");
+            assert!(addresses.contains("fd00:9::1/64") && !addresses.contains("tentative"), "{addresses}");
+            let setting = std::fs::read_to_string("/proc/sys/net/ipv6/conf/br0/accept_ra");
+            assert_eq!(setting.unwrap().trim(), "0");
+            assert_eq!(raise_bridge(&web()), Ok(false));
+            assert_eq!(ip("-o addr show dev br0"), addresses);
+            assert_eq!(remove_bridge("br0"), Ok(true));
+            assert_eq!(remove_bridge("br0"), Ok(false));
+        });
+    }
+
+    /// As of a process that was killed after its first message: the rest is made up for.
+    #[test]
+    fn a_bridge_that_was_only_begun_is_completed() {
+        between(|_| {
+            let mut socket = Socket::open().unwrap();
+            socket.ask(Request::make_bridge("br0", GROUP, None), |_, _| {}).unwrap();
+            assert_eq!(raise_bridge(&web()), Ok(false));
+            assert!(ip("-o addr show dev br0").contains("10.9.0.1/24"));
+            assert!(ip("-o -d link show dev br0").contains("alias coracle web"));
+        });
+    }
+
+    #[test]
+    fn several_at_once_make_one() {
+        between(|_| {
+            for _ in 0..10 {
+                let here = current();
+                let start = std::sync::Barrier::new(8);
+                let raise = || {
+                    start.wait();
+                    raise_bridge(&web()).unwrap()
+                };
+                let made = std::thread::scope(|scope| {
+                    let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| within(&here, raise))).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap()).filter(|made| *made).count()
+                });
+                assert_eq!(made, 1);
+                assert_eq!(ip("-o -4 addr show dev br0").lines().count(), 1);
+                assert_eq!(remove_bridge("br0"), Ok(true));
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let taken = "bridge \"br0\": it is not ours: file exists";
+        for (make, says) in [
+            ("link add br0 type bridge", "a bridge that Coracle has not made has the name"),
+            ("link add br0 type veth peer name br1", "a device that is no bridge has the name: a veth"),
+        ] {
+            between(|_| {
+                ip(make);
+                let before = ip("-o -d link");
+                for error in [raise_bridge(&web()).map(drop), remove_bridge("br0").map(drop)] {
+                    assert_eq!(error.unwrap_err().to_string(), format!("{taken} ({says})"));
+                }
+                assert_eq!(ip("-o -d link"), before);
+            });
+        }
+        between(|_| {
+            assert_eq!(raise_bridge(&web()), Ok(true));
+            let other = network("mail", &[("10.8.0.0/24", "10.8.0.1")]);
+            let error = raise_bridge(&other).unwrap_err().to_string();
+            assert_eq!(error, format!("{taken} (it belongs to another network: \"coracle web\")"));
+            assert!(!ip("-o addr").contains("10.8.0.1"));
+        });
+    }
+
+    #[test]
+    fn a_bridge_with_ports_stays() {
+        between(|container: &File| {
+            raise_bridge(&web()).unwrap();
+            attach(&[endpoint("eth0"), endpoint("eth1")], container.as_fd()).unwrap();
+            let error = remove_bridge("br0").unwrap_err();
+            assert_eq!(error.errno, Errno::EBUSY);
+            let says = "bridge \"br0\": remove it: device or resource busy (2 attached: oar-eth0, oar-eth1)";
+            assert_eq!(error.to_string(), says);
+            detach(&["oar-eth0".to_string(), "oar-eth1".to_string()]).unwrap();
+            assert_eq!(remove_bridge("br0"), Ok(true));
+        });
+    }
+
+    #[test]
+    fn mac_and_mtu_are_the_same_whatever_comes_and_goes() {
+        between(|container| {
+            assert_eq!(raise_bridge(&Network { mtu: 1400, ..web() }), Ok(true));
+            let state = || ip("-o link show dev br0").replace("NO-CARRIER,", "");
+            let (low, big) = (Some([2, 0, 0, 0, 0, 1]), 9000);
+            let mac = "02:04:0a:09:00:01";
+            for endpoint in [endpoint("eth0"), Endpoint { mac: low, mtu: big, ..endpoint("eth0") }] {
+                attach(std::slice::from_ref(&endpoint), container.as_fd()).unwrap();
+                assert!(state().contains("mtu 1400") && state().contains(mac), "{}", state());
+                detach(&["oar-eth0".to_string()]).unwrap();
+                ip("link del oar-eth0");
+                assert!(state().contains("mtu 1400") && state().contains(mac), "{}", state());
+            }
+        });
+    }
+
+    #[test]
+    fn a_bridge_that_cannot_be_completed_is_gone() {
+        between(|_| {
+            std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+            let error = raise_bridge(&web()).unwrap_err().to_string();
+            let says = "permission denied (IPv6 is switched off there: net.ipv6.conf.*.disable_ipv6)";
+            assert_eq!(error, format!("bridge \"br0\": add fd00:9::1/64: {says}"));
+            assert!(!ip("-o link").contains("br0"));
+            let error =
+                raise_bridge(&Network { bridge: "a/b".to_string(), ..web() }).unwrap_err().to_string();
+            assert_eq!(error, "bridge \"a/b\": its name: invalid argument (no device can have this name)");
+            std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0").unwrap();
+            let error = raise_bridge(&Network { mtu: 1000, ..web() }).unwrap_err().to_string();
+            assert!(
+                error.ends_with("add fd00:9::1/64: invalid argument (IPv6 takes an MTU of 1280 bytes)"),
+                "{error}"
+            );
+            let error = raise_bridge(&Network { mtu: 70_000, ..web() }).unwrap_err().to_string();
+            let says = "set it up: invalid argument (an MTU of 70000 bytes may be the reason)";
+            assert_eq!(error, format!("bridge \"br0\": {says}"));
+            assert!(!ip("-o link").contains("br0"));
+            let long = Network { name: "n".repeat(300), ..web() };
+            assert!(raise_bridge(&long).unwrap_err().to_string().ends_with("\": invalid argument"));
+        });
+    }
+
+    /// Runs itself again, as a process without CAP_NET_ADMIN.
+    #[test]
+    fn the_missing_capability_is_named() {
+        const AGAIN: &str = "CORACLE_TEST_WITHOUT_NET_ADMIN";
+        if std::env::var_os(AGAIN).is_some() {
+            return between(|_| {
+                let error = raise_bridge(&web()).unwrap_err();
+                let why = "it takes CAP_NET_ADMIN in the user namespace that owns the network namespace";
+                assert_eq!(
+                    error.to_string(),
+                    format!("bridge \"br0\": make it: operation not permitted ({why})")
+                );
+                assert_eq!(remove_bridge("br0"), Ok(false));
+            });
+        }
+        let output = std::process::Command::new("setpriv")
+            .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["bridge::tests::the_missing_capability_is_named", "--exact"])
+            .env(AGAIN, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    #[test]
+    fn what_is_occupied() {
+        between(|_| {
+            assert_eq!(occupied(), Ok(vec![]));
+            ip("link set lo up");
+            raise_bridge(&web()).unwrap();
+            ip("addr add 10.7.0.1 peer 10.7.9.0/24 dev br0");
+            ip("route add 10.6.0.0/16 dev br0 table 77");
+            ip("route add unreachable 10.5.0.0/16");
+            ip("-6 route add blackhole fd00:5::/48");
+            for default in ["default", "0.0.0.0/1", "128.0.0.0/1"] {
+                ip(&format!("route add {default} dev br0"));
+            }
+            ip("-6 route add default dev br0");
+            let all = occupied().unwrap();
+            // Every destination that `ip` knows, which leaves out the prefix of a single address.
+            let mut seen = 0;
+            for text in [ip("-4 -o route show table all"), ip("-6 -o route show table all")] {
+                let single = if text.contains("fd00") { 128 } else { 32 };
+                for line in text.lines() {
+                    let mut words = line.split(' ').map(|word| word.split('\\').next().unwrap());
+                    let word = words.find(|word| word.contains(['.', ':']) || *word == "default").unwrap();
+                    let word = if word.contains('/') { word.to_string() } else { format!("{word}/{single}") };
+                    if !word.starts_with("default") && !word.ends_with("/1") {
+                        assert!(all.contains(&word.parse().unwrap()), "{line}: {all:?}");
+                        seen += 1;
+                    }
+                }
+            }
+            assert!(seen > 10, "{seen}");
+            for subnet in
+                ["10.9.0.0/24", "fd00:9::/64", "10.7.9.0/24", "10.6.0.0/16", "10.5.0.0/16", "fd00:5::/48"]
+            {
+                assert!(all.contains(&subnet.parse().unwrap()), "{subnet}: {all:?}");
+            }
+            let outside: Subnet = "192.168.0.0/16".parse().unwrap();
+            assert!(!all.iter().any(|subnet| subnet.overlaps(&outside)), "no default route is left: {all:?}");
+            assert!(all.is_sorted() && all.iter().all(|subnet| subnet.contains(subnet.network)));
+        });
+    }
+
+    #[test]
+    fn an_address_alone_occupies_its_subnet() {
+        between(|_| {
+            raise_bridge(&network("web", &[])).unwrap();
+            ip("addr add 10.9.0.5/24 dev br0 noprefixroute");
+            let all = occupied().unwrap();
+            assert!(all.contains(&Subnet::of(IpAddr::from([10, 9, 0, 0]), 24).unwrap()), "{all:?}");
+        });
+    }
+}

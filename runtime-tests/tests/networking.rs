@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Owns a container's connection to networks: --network, --publish and their companions, seen by packets.
+//! Never touches the host's network: each case has a network namespace of its own, which plays the host, and makes others
+//! that play the world outside. Expectations come from docs/networking.md.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use runtime_tests::netns::{here, ip, leave_hosts_network, links, outside, within};
+use runtime_tests::{Bundle, Case, Container, Out, Test, json, oar_only, run_case};
+
+/// For an answer that comes; on a machine that is emulated too.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// For an answer that must not come.
+const SILENCE: Duration = Duration::from_millis(300);
+
+fn case() -> Case {
+    oar_only("others have no networks")
+}
+
+/// The case's thread, and what it starts, in a network namespace that plays the host. Nothing but the bridges is left there.
+fn alone(body: impl FnOnce(&Test)) {
+    run_case(case(), |t| {
+        leave_hosts_network();
+        body(t);
+        t.delete_all();
+        until_only(&[]);
+    });
+}
+
+/// No container has a link but these. They go with the namespaces, a moment after the last process.
+fn until_only(kept: &[String]) {
+    let left = || links().into_iter().filter(|name| is_of_container(name) && !kept.contains(name)).collect();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left: Vec<String> = left();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "links of containers are left: {left:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `oar` and twelve hexadecimal digits.
+fn is_of_container(name: &str) -> bool {
+    name.strip_prefix("oar")
+        .is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn namespace(c: &Container<'_>) -> File {
+    File::open(format!("/proc/{}/ns/net", c.pid)).unwrap()
+}
+
+fn at(address: impl Into<IpAddr>, port: u16) -> SocketAddr {
+    (address.into(), port).into()
+}
+
+fn parse(address: &str) -> IpAddr {
+    address.parse().unwrap()
+}
+
+/// A connection from `client`: who the server says it came from. Both ends have heard the other's word.
+fn tcp(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) -> IpAddr {
+    let listener = within(server, || TcpListener::bind(bound).unwrap());
+    let mut near = within(client, || TcpStream::connect_timeout(&to, PATIENCE))
+        .unwrap_or_else(|error| panic!("{to}: {error}"));
+    let (mut far, from) = listener.accept().unwrap();
+    let say = |from: &mut TcpStream, to: &mut TcpStream, word: &[u8; 4]| {
+        to.set_read_timeout(Some(PATIENCE)).unwrap();
+        from.write_all(word).unwrap();
+        let mut heard = [0; 4];
+        to.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, word);
+    };
+    say(&mut near, &mut far, b"ping");
+    say(&mut far, &mut near, b"pong");
+    from.ip()
+}
+
+/// A datagram and its answer.
+fn udp(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) -> IpAddr {
+    let far = within(server, || UdpSocket::bind(bound).unwrap());
+    let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let near = within(client, || {
+        let near = UdpSocket::bind(any).unwrap();
+        near.connect(to).map(|()| near)
+    });
+    let near = near.unwrap_or_else(|error| panic!("{to}: {error}"));
+    for socket in [&near, &far] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let mut heard = [0; 4];
+    near.send(b"ping").unwrap();
+    let (_, from) = far.recv_from(&mut heard).unwrap();
+    far.send_to(b"pong", from).unwrap();
+    // Only of the address that was spoken to: the socket is connected.
+    assert_eq!((near.recv(&mut heard).unwrap(), &heard), (4, b"pong"));
+    from.ip()
+}
+
+/// Nobody answers, though somebody listens.
+fn unreachable(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) {
+    let _listener = within(server, || TcpListener::bind(bound).unwrap());
+    let result = within(client, || TcpStream::connect_timeout(&to, SILENCE).map(drop));
+    assert!(result.is_err(), "{to} was reached");
+}
+
+fn idle(t: &Test) -> Bundle {
+    let mut b = t.bundle();
+    b.sh("exec sleep 1000");
+    b
+}
+
+fn connected<'t>(t: &'t Test, flags: &[&str]) -> Container<'t> {
+    let c = t.create_with(&idle(t), flags);
+    c.start();
+    c
+}
+
+/// The address of an interface, as `state` has it.
+fn address(c: &Container<'_>, interface: usize, family: usize) -> IpAddr {
+    let state = c.state();
+    let text = state["network"]["interfaces"][interface]["addresses"][family].as_str().unwrap().to_string();
+    parse(text.split('/').next().unwrap())
+}
+
+fn network(t: &Test, words: &[&str]) {
+    t.rt(&[&["network", "create"], words].concat()).run().ok();
+}
+
+#[test]
+fn a_container_has_an_address_and_a_way_out() {
+    alone(|t| {
+        let mut b = t.bundle();
+        b.set("/hostname", json!("web"));
+        b.sh("ip -o link; ip -o addr; ip route; cat /etc/hosts /etc/resolv.conf; stat -c %a /etc/hosts; cat /sys/class/net/eth0/operstate");
+        let flags = [
+            "--network",
+            "default",
+            "--dns",
+            "192.0.2.53",
+            "--hostname-entry",
+            "db:192.0.2.7",
+            "--mac",
+            "02:00:00:00:00:42",
+        ];
+        let out = t.run_with(&b, &flags).run();
+        let text = out.ok();
+        let inside = text.lines().find(|line| line.contains("eth0") && line.contains("inet ")).unwrap();
+        let own = inside.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+        for wanted in [
+            "lo: <LOOPBACK,UP",
+            "02:00:00:00:00:42",
+            "default via ",
+            &format!("{own}\tweb"),
+            "192.0.2.7\tdb",
+            "nameserver 192.0.2.53",
+            "644",
+            "up",
+        ] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
+        }
+    });
+}
+
+#[test]
+fn containers_and_the_host_reach_each_other() {
+    alone(|t| {
+        let (a, b) = (connected(t, &["--network", "default"]), connected(t, &["--network", "default"]));
+        let (at_a, at_b) = (address(&a, 0, 0), address(&b, 0, 0));
+        assert_ne!(at_a, at_b);
+        assert_eq!(tcp(&namespace(&b), at(at_b, 80), &namespace(&a), at(at_b, 80)), at_a);
+        assert_eq!(udp(&namespace(&a), at(at_a, 53), &namespace(&b), at(at_a, 53)), at_b);
+        // The host has the gateway's address.
+        let route = within(&namespace(&a), || ip("route show default"));
+        let gateway = parse(route.split_whitespace().nth(2).unwrap());
+        assert_eq!(tcp(&here(), at(gateway, 80), &namespace(&a), at(gateway, 80)), at_a);
+        assert_eq!(tcp(&namespace(&a), at(at_a, 80), &here(), at(at_a, 80)), gateway);
+    });
+}
+
+#[test]
+fn programs_of_two_containers_speak_by_address() {
+    alone(|t| {
+        let mut server = t.bundle();
+        server.sh("echo hello > /tmp/index.html; exec httpd -f -h /tmp -p 80");
+        let server = t.create_with(&server, &["--network", "default"]);
+        server.start();
+        let mut client = t.bundle();
+        // The server may not listen yet: that is said at once, and by nobody else.
+        client.sh(&format!(
+            "for i in $(seq 300); do wget -q -O - http://{}/ && exit; sleep 0.1; done; exit 9",
+            address(&server, 0, 0)
+        ));
+        assert_eq!(t.run_with(&client, &["--network", "default"]).run().ok(), "hello\n");
+    });
+}
+
+#[test]
+fn the_world_outside_sees_the_host() {
+    alone(|t| {
+        let outside = outside();
+        network(t, &["six", "--ipv6"]);
+        let c = connected(t, &["--network", "six"]);
+        assert_eq!(
+            tcp(&outside, "0.0.0.0:80".parse().unwrap(), &namespace(&c), "198.51.100.1:80".parse().unwrap()),
+            parse("198.51.100.2")
+        );
+        assert_eq!(
+            udp(&outside, "0.0.0.0:53".parse().unwrap(), &namespace(&c), "198.51.100.1:53".parse().unwrap()),
+            parse("198.51.100.2")
+        );
+        assert_eq!(
+            tcp(&outside, "[::]:80".parse().unwrap(), &namespace(&c), "[fd98::1]:80".parse().unwrap()),
+            parse("fd98::2")
+        );
+    });
+}
+
+#[test]
+fn published_ports_show_the_server_its_client() {
+    alone(|t| {
+        let outside = outside();
+        network(t, &["six", "--ipv6"]);
+        let c = connected(
+            t,
+            &[
+                "--network",
+                "six",
+                "--publish",
+                "8080:80",
+                "--publish",
+                "8053:53/udp",
+                "-p",
+                "127.0.0.1:9000:90",
+            ],
+        );
+        let inside = namespace(&c);
+        let any: [SocketAddr; 2] = ["[::]:80".parse().unwrap(), "[::]:53".parse().unwrap()];
+        let canonical = |address: IpAddr| address.to_canonical();
+        assert_eq!(
+            canonical(tcp(&inside, any[0], &outside, "198.51.100.2:8080".parse().unwrap())),
+            parse("198.51.100.1")
+        );
+        assert_eq!(
+            canonical(udp(
+                &inside,
+                "0.0.0.0:53".parse().unwrap(),
+                &outside,
+                "198.51.100.2:8053".parse().unwrap()
+            )),
+            parse("198.51.100.1")
+        );
+        assert_eq!(tcp(&inside, any[0], &outside, "[fd98::2]:8080".parse().unwrap()), parse("fd98::1"));
+        // From the host itself, by each of its addresses.
+        tcp(&inside, any[0], &here(), "198.51.100.2:8080".parse().unwrap());
+        tcp(&inside, any[0], &here(), "127.0.0.1:8080".parse().unwrap());
+        tcp(&inside, "0.0.0.0:90".parse().unwrap(), &here(), "127.0.0.1:9000".parse().unwrap());
+        unreachable(&inside, "0.0.0.0:90".parse().unwrap(), &outside, "198.51.100.2:9000".parse().unwrap());
+        // From the container itself, and from a neighbour.
+        tcp(&inside, any[0], &inside, "198.51.100.2:8080".parse().unwrap());
+        let neighbour = connected(t, &["--network", "six"]);
+        tcp(&inside, any[0], &namespace(&neighbour), "198.51.100.2:8080".parse().unwrap());
+        // What is not published is not reached by a route to it.
+        let at_c = address(&c, 0, 0);
+        within(&outside, || ip(&format!("route add {at_c}/32 via 198.51.100.2")));
+        unreachable(&inside, any[0], &outside, at(at_c, 80));
+        t.rt(&["delete", "--force", &c.id]).run().ok();
+        let gone =
+            within(&outside, || TcpStream::connect_timeout(&"198.51.100.2:8080".parse().unwrap(), PATIENCE));
+        assert_eq!(gone.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn a_free_port_is_found_and_told() {
+    alone(|t| {
+        let c = connected(t, &["--network", "default", "--publish", "80", "--publish", "0:81/udp"]);
+        let state = c.state();
+        let ports = state["network"]["ports"].as_array().unwrap().clone();
+        let numbers: Vec<(u64, &str)> = ports
+            .iter()
+            .map(|port| (port["port"].as_u64().unwrap(), port["protocol"].as_str().unwrap()))
+            .collect();
+        assert_eq!(numbers, [(80, "tcp"), (81, "udp")]);
+        let free = ports[0]["hostPort"].as_u64().unwrap() as u16;
+        assert!(free >= 1024, "{state}");
+        tcp(&namespace(&c), "0.0.0.0:80".parse().unwrap(), &here(), at([127, 0, 0, 1], free));
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_is_refused_before_anything_changes() {
+    alone(|t| {
+        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        let (id, create) = t.creation(&idle(t), &["--network", "default", "--publish", "8080:80"]);
+        let pid = format!("pid {}", std::process::id());
+        create.run().failed().clean_error().says("port 8080/tcp is in use by").says(&pid);
+        t.rt(&["state", &id]).run().failed();
+        drop(listener);
+        let first = connected(t, &["--network", "default", "--publish", "8080:80"]);
+        for (port, shown) in [("8080:80", "8080/tcp"), ("127.0.0.1:8080:81", "127.0.0.1:8080/tcp")] {
+            let (_, create) = t.creation(&idle(t), &["--network", "default", "--publish", port]);
+            let says = format!("port {shown} is in use by container {:?}", first.id);
+            create.run().failed().clean_error().says(&says);
+        }
+        // Another protocol's is another one.
+        connected(t, &["--network", "default", "--publish", "8080:80/udp"]);
+    });
+}
+
+#[test]
+fn networks_apart() {
+    alone(|t| {
+        let outside = outside();
+        network(t, &["open", "--subnet", "10.77.1.0/24"]);
+        network(t, &["apart", "--subnet", "10.77.2.0/24", "--isolate"]);
+        network(t, &["inner", "--subnet", "10.77.3.0/24", "--internal"]);
+        let [first, open, apart, inner] =
+            ["default", "open", "apart", "inner"].map(|name| connected(t, &["--network", name]));
+        let any: SocketAddr = "0.0.0.0:80".parse().unwrap();
+        let to = |c: &Container<'_>| at(address(c, 0, 0), 80);
+        tcp(&namespace(&open), any, &namespace(&first), to(&open));
+        for (from, server) in [
+            (&first, &apart),
+            (&apart, &first),
+            (&apart, &open),
+            (&first, &inner),
+            (&inner, &first),
+            (&apart, &inner),
+        ] {
+            unreachable(&namespace(server), any, &namespace(from), to(server));
+        }
+        // Within one network they meet; the isolated one reaches the world, the internal one does not.
+        let [apart2, inner2] = ["apart", "inner"].map(|name| connected(t, &["--network", name]));
+        tcp(&namespace(&apart2), any, &namespace(&apart), to(&apart2));
+        tcp(&namespace(&inner2), any, &namespace(&inner), to(&inner2));
+        tcp(&outside, any, &namespace(&apart), "198.51.100.1:80".parse().unwrap());
+        unreachable(&outside, any, &namespace(&inner), "198.51.100.1:80".parse().unwrap());
+        let (_, create) = t.creation(&idle(t), &["--network", "inner", "--publish", "80"]);
+        create.run().failed().clean_error().says("internal");
+    });
+}
+
+#[test]
+fn several_networks_and_wanted_addresses() {
+    alone(|t| {
+        network(t, &["a", "--subnet", "10.77.1.0/24", "--mtu", "1400"]);
+        network(t, &["b", "--subnet", "10.77.2.0/24", "--gateway", "10.77.2.254", "--ipv6"]);
+        let mut b = t.bundle();
+        b.sh("ip -o link; ip -o addr; ip route");
+        let flags = ["--network", "a", "--network", "b", "--ip", "10.77.2.9", "--ip", "10.77.1.200"];
+        let out = t.run_with(&b, &flags).run();
+        let text = out.ok();
+        let line =
+            |name: &str, word: &str| text.lines().any(|line| line.contains(name) && line.contains(word));
+        assert!(line("eth0", "mtu 1400") && line("eth1", "mtu 1500"), "{text}");
+        assert!(
+            line("eth0", "10.77.1.200/24") && line("eth1", "10.77.2.9/24") && line("eth1", "inet6 fd"),
+            "{text}"
+        );
+        assert_eq!(text.matches("default via").count(), 1, "{text}");
+        assert!(text.contains("default via 10.77.1.1"), "{text}");
+        let c = connected(t, &["--network", "a", "--ip", "10.77.1.200"]);
+        for (flags, says) in [
+            (&["--network", "a", "--ip", "10.77.1.200"][..], c.id.as_str()),
+            (&["--network", "a", "--ip", "10.77.9.1"], "10.77.9.1"),
+            (&["--network", "a", "--ip", "10.77.1.1"], "10.77.1.1"),
+            (&["--network", "a", "--network", "none"], "stand alone"),
+            (&["--network", "nosuch"], "nosuch"),
+            (&["--publish", "80"], "--network"),
+        ] {
+            let (id, create) = t.creation(&idle(t), flags);
+            create.run().failed().clean_error().says(says);
+            t.rt(&["state", &id]).run().failed();
+        }
+    });
+}
+
+#[test]
+fn host_none_and_joined_namespaces() {
+    alone(|t| {
+        ip("link add mark0 type bridge");
+        let seen = |flags: &[&str]| {
+            let mut b = t.bundle();
+            b.sh("ip -o link | cut -d: -f2");
+            let out = t.run_with(&b, flags).run();
+            let names: Vec<String> =
+                out.ok().split_whitespace().map(|name| name.split('@').next().unwrap().to_string()).collect();
+            names
+        };
+        assert_eq!(seen(&["--network", "none"]), ["lo"]);
+        assert_eq!(seen(&["--network", "host"]), links());
+        let c = connected(t, &["--network", "default"]);
+        let path = format!("ns:/proc/{}/ns/net", c.pid);
+        assert_eq!(seen(&["--network", &path]), ["lo", "eth0"]);
+        let (_, create) = t.creation(&idle(t), &["--network", "ns:/proc/self/ns/uts"]);
+        create.run().failed().clean_error();
+    });
+}
+
+#[test]
+fn a_user_namespace_of_its_own() {
+    alone(|t| {
+        let mut b = idle(t);
+        b.user_namespace();
+        let c = t.create_with(&b, &["--network", "default"]);
+        c.start();
+        assert_eq!(
+            tcp(&namespace(&c), at(address(&c, 0, 0), 80), &here(), at(address(&c, 0, 0), 80)).is_ipv4(),
+            true
+        );
+        t.rt(&["exec", &c.id, "cat", "/etc/hosts", "/etc/resolv.conf"]).run().ok();
+        let inside = t.rt(&["exec", &c.id, "ip", "-o", "addr"]).run();
+        assert!(inside.ok().contains("eth0"), "{inside}");
+    });
+}
+
+#[test]
+fn within_a_users_own_namespaces() {
+    alone(|t| {
+        let mut b = idle(t);
+        b.sh("ip -o addr show dev eth0");
+        let run = t.run_with(&b, &["--network", "default"]);
+        let out = run.wrap(&["unshare", "--user", "--map-root-user", "--net", "--mount"]).run();
+        assert!(out.ok().contains("inet "), "{out}");
+    });
+}
+
+#[test]
+fn a_host_that_does_not_forward_begins_to_and_is_told() {
+    alone(|t| {
+        let forward = "/proc/sys/net/ipv4/ip_forward";
+        std::fs::write(forward, "0").unwrap();
+        let said = |out: &Out| out.stderr.matches("turned on net.ipv4.ip_forward").count();
+        let mut b = t.bundle();
+        b.sh("true");
+        let out = t.run_with(&b, &["--network", "none"]).run();
+        assert_eq!((said(&out), std::fs::read_to_string(forward).unwrap().trim()), (0, "0"), "{out}");
+        for count in [1, 0] {
+            let out = t.run_with(&b, &["--network", "default"]).run();
+            out.ok();
+            assert_eq!((said(&out), std::fs::read_to_string(forward).unwrap().trim()), (count, "1"), "{out}");
+        }
+    });
+}
+
+#[test]
+fn annotations_count_only_when_they_are_allowed() {
+    alone(|t| {
+        let mut b = t.bundle();
+        b.set("/annotations", json!({"org.coracle.network": "default", "org.coracle.publish": "8080:80"}));
+        b.sh("ip -o link | cut -d: -f2");
+        assert!(!t.run_with(&b, &[]).run().ok().contains("eth0"));
+        assert!(t.run_with(&b, &["--allow-annotations"]).run().ok().contains("eth0"));
+        b.set("/annotations", json!({"org.coracle.publish": "8080:80/sctp"}));
+        t.run_with(&b, &["--allow-annotations"]).run().failed().clean_error().says("org.coracle.publish");
+    });
+}
+
+#[test]
+fn a_plan_shows_it() {
+    alone(|t| {
+        let out = t.run_with(&idle(t), &["--network", "default", "--publish", "8080:80", "--dry-run"]).run();
+        for line in ["connect eth0 to network default", "publish 8080:80/tcp on eth0", "/etc/resolv.conf"] {
+            assert!(out.ok().contains(line), "{line}: {out}");
+        }
+        assert_eq!(links(), ["lo"]);
+    });
+}
+
+#[test]
+fn what_fails_leaves_nothing() {
+    alone(|t| {
+        connected(t, &["--network", "default"]);
+        let (before, claims) = (links(), t.claims());
+        let mut b = idle(t);
+        b.set("/process/args", json!(["/nosuch"]));
+        t.run_with(&b, &["--network", "default", "--publish", "8080:80"]).run().failed().says("nosuch");
+        let mut b = idle(t);
+        b.set("/hooks", json!({"createRuntime": [{"path": "/bin/false"}]}));
+        let (_, create) = t.creation(&b, &["--network", "default", "--publish", "8080:80"]);
+        create.run().failed();
+        assert_eq!(t.claims(), claims);
+        until_only(&before);
+        // The port is free again.
+        connected(t, &["--network", "default", "--publish", "8080:80"]);
+    });
+}
+
+#[test]
+fn two_hundred_containers_on_one_bridge() {
+    alone(|t| {
+        let b = idle(t);
+        let containers: Vec<Container<'_>> =
+            (0..200).map(|_| t.create_with(&b, &["--network", "default"])).collect();
+        let addresses: std::collections::BTreeSet<IpAddr> =
+            containers.iter().map(|c| address(c, 0, 0)).collect();
+        assert_eq!(addresses.len(), 200);
+        let (first, last) = (&containers[0], &containers[199]);
+        tcp(&namespace(last), at(address(last, 0, 0), 80), &namespace(first), at(address(last, 0, 0), 80));
+    });
+}
