@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # An index; the work is in scripts/. `make help` lists it.
 
-.PHONY: help demo build test test-unit test-runtime test-vm kill-sweep bench bench-network lint fmt clean
+.PHONY: help demo build test test-unit test-runtime test-vm test-podman kill-sweep bench bench-network lint fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -23,6 +23,9 @@ test-runtime: ## the black-box suite; RUNTIME=/usr/sbin/runc for another binary,
 
 test-vm: ## the same with systemd and pure cgroup v2, in emulated machines; ARGS="--all trixie -- filter"
 	@scripts/test-vm $(ARGS)
+
+test-podman: ## Debian's Podman on oar, without root and with, in an emulated machine
+	@scripts/test-podman
 
 kill-sweep: ## SIGKILL at every syscall of create, start, run, delete, exec, pause …; ARGS="--step 7 create" to thin it
 	@scripts/kill-sweep $(ARGS)

@@ -511,7 +511,7 @@ fn from_a_new_account_to_a_shell_in_two_commands() {
         out.expect_code(7);
         let release = fs::read_to_string(account.home.join("rootfs/etc/os-release")).unwrap();
         let id = release.lines().find_map(|line| line.strip_prefix("ID=")).unwrap();
-        assert!(out.stdout.contains(&format!("\nin {id} as 0 on /dev/")), "{out}");
+        assert!(out.stdout.contains(&format!("in {id} as 0 on /dev/")), "{out}");
         assert!(out.stdout.contains("\napt "), "{out}");
     });
 }

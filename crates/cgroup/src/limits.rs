@@ -409,7 +409,11 @@ fn enable<'a>(
         if !lacking.is_empty() {
             let line: Vec<String> = lacking.iter().map(|write| format!("+{}", write.controller)).collect();
             let line = line.join(" ");
-            if let Err(errno) = tree::write(level.as_fd(), "cgroup.subtree_control", &line) {
+            let written = match keeps_processes(level.as_fd()) {
+                true => Err(Errno::EBUSY),
+                false => tree::write(level.as_fd(), "cgroup.subtree_control", &line),
+            };
+            if let Err(errno) = written {
                 let offered = tree::read(level.as_fd(), "cgroup.controllers").unwrap_or_default();
                 if let Some(write) = lacking.iter().find(|write| !has(&offered, &write.controller)) {
                     return Err(absent(write, &level_path));
@@ -427,6 +431,14 @@ fn enable<'a>(
         level = tree::open_parent(level.as_fd(), Path::new(name))
             .map_err(|errno| failed("open cgroup", &level_path, errno))?;
     }
+}
+
+/// Are there processes in this domain itself? The kernel refuses to enable memory and the like there; pids, cpu and cpuset it
+/// takes, and makes every cgroup below one that no process can enter (cgroups(7), "domain invalid"). The root, which has no
+/// type, may have both.
+fn keeps_processes(level: BorrowedFd<'_>) -> bool {
+    tree::read(level, "cgroup.type").is_ok_and(|kind| kind.trim() == "domain")
+        && tree::read(level, "cgroup.procs").is_ok_and(|pids| !pids.trim().is_empty())
 }
 
 #[cfg(test)]

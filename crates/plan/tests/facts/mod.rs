@@ -116,6 +116,7 @@ pub(crate) fn options() -> Options {
         strict: false,
         allow_annotations: false,
         keep_groups: false,
+        interfaces: Vec::new(),
         run: false,
     }
 }
