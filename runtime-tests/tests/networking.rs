@@ -459,6 +459,34 @@ fn without_the_right_to_it_the_way_out_is_told() {
 }
 
 #[test]
+fn it_is_there_before_hooks_and_settings() {
+    alone(|t| {
+        let seen = t.dir.join("seen");
+        let hook = |name: &str| {
+            let script = format!("ip -o addr show dev eth0 > {}.{name}", seen.display());
+            let enter = format!("nsenter -t $(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/') -n sh -c '{script}'");
+            let script = if name == "runtime" { enter } else { script };
+            json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}])
+        };
+        for hooks in
+            [json!({"createRuntime": hook("runtime")}), json!({"createContainer": hook("container")})]
+        {
+            let mut b = idle(t);
+            b.set("/hooks", hooks).sh("true");
+            t.run_with(&b, &["--network", "default"]).run().ok();
+        }
+        for name in ["runtime", "container"] {
+            let text = std::fs::read_to_string(format!("{}.{name}", seen.display())).unwrap();
+            assert!(text.contains("inet "), "{name}: {text}");
+        }
+        let mut b = t.bundle();
+        b.set("/linux/sysctl", json!({"net.ipv4.conf.eth0.log_martians": "1"}));
+        b.sh("cat /proc/sys/net/ipv4/conf/eth0/log_martians");
+        assert_eq!(t.run_with(&b, &["--network", "default"]).run().ok(), "1\n");
+    });
+}
+
+#[test]
 fn annotations_count_only_when_they_are_allowed() {
     alone(|t| {
         let mut b = t.bundle();

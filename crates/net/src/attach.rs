@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -49,17 +50,43 @@ const PAUSE: Duration = Duration::from_micros(50);
 /// order. When this returns, the ports pass on frames. After an error everything that was made is gone. EPERM: the
 /// caller needs CAP_NET_ADMIN in its namespace, and CAP_SYS_ADMIN to enter the container's.
 pub fn attach(endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<Vec<[u8; 6]>> {
-    for endpoint in endpoints {
+    let netns = netns.try_clone_to_owned().map_err(|error| failed("copy a descriptor")(errno_of(&error)))?;
+    begin_attach(endpoints.to_vec(), netns)?.wait()
+}
+
+/// The same, while the caller does something else.
+pub fn begin_attach(endpoints: Vec<Endpoint>, netns: OwnedFd) -> Result<Attaching> {
+    for endpoint in &endpoints {
         check(endpoint).map_err(|error| of(endpoint, error))?;
     }
     // A thread of its own: it enters the other namespace and ends there.
-    std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .spawn_scoped(scope, || from_thread(endpoints, netns))
-            .map_err(|error| errno_of(&error))
-            .and_then(|thread| thread.join().map_err(|_| Errno::ECANCELED))
-            .map_err(failed("start a thread"))?
-    })
+    let thread = std::thread::Builder::new()
+        .spawn(move || from_thread(&endpoints, netns.as_fd()))
+        .map_err(|error| failed("start a thread")(errno_of(&error)))?;
+    Ok(Attaching { thread: Some(thread) })
+}
+
+/// An [`attach`] that is under way. Dropped, it is waited for.
+#[derive(Debug)]
+pub struct Attaching {
+    thread: Option<JoinHandle<Result<Vec<[u8; 6]>>>>,
+}
+
+impl Attaching {
+    pub fn wait(mut self) -> Result<Vec<[u8; 6]>> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<Vec<[u8; 6]>> {
+        let Some(thread) = self.thread.take() else { return Ok(Vec::new()) };
+        thread.join().map_err(|_| failed("wait for a thread")(Errno::ECANCELED))?
+    }
+}
+
+impl Drop for Attaching {
+    fn drop(&mut self) {
+        self.join().ok(); // who wants to know waits
+    }
 }
 
 fn from_thread(endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<Vec<[u8; 6]>> {

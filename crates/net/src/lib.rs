@@ -25,7 +25,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
-pub use crate::attach::{Endpoint, attach, detach};
+pub use crate::attach::{Attaching, Endpoint, attach, begin_attach, detach};
 pub use crate::bridge::{occupied, raise_bridge, remove_bridge};
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};

@@ -8,12 +8,11 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use coracle_net::{Endpoint, Forwarding, Kind, Network, Protocol, Publication, Store, StoreError};
+use coracle_net::{Attaching, Endpoint, Forwarding, Kind, Network, Protocol, Publication, Store, StoreError};
 use coracle_plan::Interface;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -473,8 +472,8 @@ impl Networks {
         Ok(Connection { interfaces, ports, namespace: own_namespace()? })
     }
 
-    /// The links, and the ports that lead to them. `pid` is of a process in the container's network namespace.
-    pub(crate) fn connect(&self, connection: &Connection, pid: i32) -> Result<()> {
+    /// Begin to make the links. `pid` is of a process in the container's network namespace, which has enough to do meanwhile.
+    pub(crate) fn begin(&self, connection: &Connection, pid: i32) -> Result<Connecting> {
         let path = format!("/proc/{pid}/ns/net");
         let namespace = File::open(&path).map_err(|error| Error::io(path, &error))?;
         let mut endpoints = Vec::new();
@@ -494,12 +493,26 @@ impl Networks {
                 bridge: network.bridge.clone(),
             });
         }
-        coracle_net::attach(&endpoints, namespace.as_fd()).map_err(failed)?;
-        match coracle_net::publish(&connection.ports) {
+        let links = coracle_net::begin_attach(endpoints, namespace.into()).map_err(failed)?;
+        Ok(Connecting { links, ports: connection.ports.clone() })
+    }
+}
+
+/// Links that are being made, and the ports that will lead to them.
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    links: Attaching,
+    ports: Vec<Publication>,
+}
+
+impl Connecting {
+    pub(crate) fn finish(self) -> Result<()> {
+        self.links.wait().map_err(failed)?;
+        match coracle_net::publish(&self.ports) {
             // The claims are this container's: what is there is left from one that is gone.
             Err(error) if error.errno == nix::errno::Errno::EEXIST => {
-                coracle_net::unpublish(&connection.ports).map_err(failed)?;
-                coracle_net::publish(&connection.ports).map_err(failed)
+                coracle_net::unpublish(&self.ports).map_err(failed)?;
+                coracle_net::publish(&self.ports).map_err(failed)
             }
             other => other.map_err(failed),
         }
@@ -601,7 +614,7 @@ impl Connection {
         text
     }
 
-    /// Take back what [`Networks::connect`] did, as far as it did it; a warning when that is out of reach. Can be repeated.
+    /// Take back what [`Connecting`] did, as far as it did it; a warning when that is out of reach. Can be repeated.
     fn disconnect(&self) -> Result<Option<String>> {
         // What has its names in another namespace is somebody else's.
         if self.namespace != own_namespace()? {

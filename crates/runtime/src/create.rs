@@ -17,7 +17,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 
 use crate::cgroup::{self, Driver, Placed};
 use crate::config::{self, Decided};
-use crate::connect::{self, Connection, NetworkOptions, Networks};
+use crate::connect::{self, Connecting, Connection, NetworkOptions, Networks};
 use crate::error::{Code, Error, Result, words};
 use crate::foreground::{self, ExitStatus, Signals};
 use crate::launch::{self, Born, CallersFiles, Launch, Sockets};
@@ -368,8 +368,18 @@ impl Attempt {
             self.rdt = Some(rdt.clone());
         }
         move_devices(plan, child.pid)?;
-        if let (Some(networks), Some(connection)) = (networks, &record.network) {
-            networks.connect(connection, child.pid)?;
+        let mut connecting = match (networks, &record.network) {
+            (Some(networks), Some(connection)) => Some(networks.begin(connection, child.pid)?),
+            _ => None,
+        };
+        // What init does unasked and may need an interface for: the settings of one, hooks.
+        let connected = |action: &Action| match action {
+            Action::Sysctl { key, .. } => key.starts_with("net/"),
+            Action::Hook { kind, .. } => *kind == coracle_plan::InitHook::CreateContainer,
+            _ => false,
+        };
+        if plan.steps.iter().any(|step| connected(&step.action)) {
+            connecting.take().map_or(Ok(()), Connecting::finish)?;
         }
         launch::give_oom_score(plan, child.pid)?;
         if plan.steps.iter().any(|step| step.action == Action::AwaitRuntime) {
@@ -381,7 +391,9 @@ impl Attempt {
         let pid = child.pid;
         let launch = Launch { plan, control: control.as_fd(), outcome: outcome.as_ref(), signals, cgroup };
         let hooked = &mut self.hooked;
+        let connecting = &mut connecting;
         let heard = launch.until_ready(child, &mut sockets, &|pid| state("creating", pid), &mut || {
+            connecting.take().map_or(Ok(()), Connecting::finish)?;
             *hooked = Some(record.clone());
             let mut hooks = plan.hooks.prestart.iter().chain(&plan.hooks.create_runtime);
             hooks.try_for_each(|hook| hooks::run(hook, &state("creating", pid), signals))
@@ -393,6 +405,7 @@ impl Attempt {
             with_output(error, hook_output)
         })?;
         warnings.extend(heard.warnings);
+        connecting.take().map_or(Ok(()), Connecting::finish)?;
 
         if decided.host.raise_rlimits {
             launch.give_limits(child.pid)?;
