@@ -307,7 +307,8 @@ const PROCESS: &[Flag] = &[
 const ALLOW_ANNOTATIONS: Flag = switch(
     "allow-annotations",
     |o, v| o.allow_annotations = v,
-    "follow annotations that change what is done: org.systemd.property.*, run.oci.keep_original_groups",
+    "follow annotations that change what is done: org.systemd.property.*, org.coracle.*, \
+     run.oci.keep_original_groups",
 );
 
 const CREATE: &[Flag] = &[
@@ -339,7 +340,7 @@ const CONNECT: &[Flag] = &[
         "NETWORK",
         Kind::Shaped(|o, v| v.parse().map(|v| o.network.networks.push(v))),
         "none (a loopback alone), host, ns:PATH, or the name of a network, such as default; repeated, names give eth0, \
-         eth1 ...",
+         eth1 and so on",
     ),
     short(
         'p',
