@@ -409,10 +409,7 @@ fn a_user_namespace_of_its_own() {
         b.user_namespace();
         let c = t.create_with(&b, &["--network", "default"]);
         c.start();
-        assert_eq!(
-            tcp(&namespace(&c), at(address(&c, 0, 0), 80), &here(), at(address(&c, 0, 0), 80)).is_ipv4(),
-            true
-        );
+        tcp(&namespace(&c), at(address(&c, 0, 0), 80), &here(), at(address(&c, 0, 0), 80));
         t.rt(&["exec", &c.id, "cat", "/etc/hosts", "/etc/resolv.conf"]).run().ok();
         let inside = t.rt(&["exec", &c.id, "ip", "-o", "addr"]).run();
         assert!(inside.ok().contains("eth0"), "{inside}");

@@ -48,7 +48,7 @@ pub(crate) fn decide(
     let network = options.network.with_annotations(annotations)?;
     network.check()?;
     if !network.networks.is_empty() {
-        document = network.into_document(&document, directory)?;
+        document = network.rewrite(&document, directory)?;
         (spec, warnings) = parse(&document)?;
     }
     let mut host = probe::host(&probe::needs(&spec))?;

@@ -323,7 +323,7 @@ impl NetworkOptions {
     }
 
     /// The document as if it had been written so: later commands go by its copy. `files` is the container's directory.
-    pub(crate) fn into_document(&self, document: &[u8], files: &Path) -> Result<Vec<u8>> {
+    pub(crate) fn rewrite(&self, document: &[u8], files: &Path) -> Result<Vec<u8>> {
         let failed =
             |error: serde_json::Error| Error::new(Code::System, format!("change the config: {error}"));
         let mut document: Value = serde_json::from_slice(document).map_err(failed)?;
@@ -398,11 +398,11 @@ impl Networks {
                 return Err(Error::new(Code::Invalid, text));
             }
         }
-        if let (Some(network), Some(publish)) = (networks.first(), options.publish.first()) {
-            if network.internal {
-                let text = format!("--publish {publish}: network {} is internal", network.name);
-                return Err(Error::new(Code::Invalid, text));
-            }
+        if let (Some(network), Some(publish)) = (networks.first(), options.publish.first())
+            && network.internal
+        {
+            let text = format!("--publish {publish}: network {} is internal", network.name);
+            return Err(Error::new(Code::Invalid, text));
         }
         let mut warnings = Vec::new();
         for network in &networks {
@@ -817,7 +817,7 @@ mod tests {
         let changed = |words: &[&str]| {
             let networks = words.iter().map(|word| word.parse().unwrap()).collect();
             let options = NetworkOptions { networks, ..NetworkOptions::default() };
-            let changed = options.into_document(document, Path::new("/run/oar/web")).unwrap();
+            let changed = options.rewrite(document, Path::new("/run/oar/web")).unwrap();
             serde_json::from_slice::<Value>(&changed).unwrap()
         };
         assert_eq!(changed(&["host"])["linux"]["namespaces"], json!([{"type": "pid"}]));

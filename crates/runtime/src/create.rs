@@ -211,15 +211,17 @@ impl Runtime {
         let CreateOptions { console_socket, pid_file, pidfd_socket, .. } = options;
         let files = CallersFiles { console_socket, pid_file, pidfd_socket };
         let sockets = Sockets::connect(&files, &decided.plan)?;
-        let placed = Placed::decide(&decided)?;
-        let joined = namespaces::open(&decided.plan.spawn)?;
-        let networks = Networks::prepare(self, &decided.network)?;
+        let around = Around {
+            placed: Placed::decide(&decided)?,
+            joined: namespaces::open(&decided.plan.spawn)?,
+            networks: Networks::prepare(self, &decided.network)?,
+        };
 
         self.make_root()?;
         let directory = Directory::claim(&self.root, id)?;
         let mut attempt =
             Attempt { directory, cgroup: None, rdt: None, network: None, child: None, hooked: None };
-        match attempt.proceed(&decided, placed, networks.as_ref(), options, sockets, &joined, signals) {
+        match attempt.proceed(&decided, around, options, sockets, signals) {
             Ok(Proceeded { record, control, outcome, terminal, mut warnings }) => match attempt {
                 Attempt { directory, child: Some(child), .. } => {
                     let notes = lines(&decided.plan.notes);
@@ -244,6 +246,13 @@ impl Runtime {
     }
 }
 
+/// What is there before the container.
+struct Around<'a> {
+    placed: Placed<'a>,
+    joined: Vec<OwnedFd>,
+    networks: Option<Networks>,
+}
+
 /// What is left of the way when init is ready.
 struct Proceeded {
     record: Record,
@@ -258,15 +267,14 @@ impl Attempt {
     fn proceed(
         &mut self,
         decided: &Decided,
-        placed: Placed<'_>,
-        networks: Option<&Networks>,
+        around: Around<'_>,
         options: &CreateOptions,
         mut sockets: Sockets,
-        joined: &[OwnedFd],
         signals: Option<&Signals>,
     ) -> Result<Proceeded> {
         let plan = &decided.plan;
-        let Placed { mut driver, location } = placed;
+        let Around { placed: Placed { mut driver, location }, joined, networks } = around;
+        let (joined, networks) = (joined.as_slice(), networks.as_ref());
         let rdt = plan.outside.intel_rdt.clone();
         // Before it is applied: a group that only this container can have made is its own.
         let rdt = rdt.map(|plan| Rdt {
