@@ -539,3 +539,84 @@ fn two_hundred_containers_on_one_bridge() {
         tcp(&namespace(last), at(address(last, 0, 0), 80), &namespace(first), at(address(last, 0, 0), 80));
     });
 }
+
+/// A stopped container keeps its ports, but not its address: who has that next has published nothing.
+#[test]
+fn a_port_never_leads_to_who_has_the_address_next() {
+    alone(|t| {
+        network(t, &["web", "--subnet", "10.50.0.0/24"]);
+        let at_seven = ["--network", "web", "--ip", "10.50.0.7"];
+        let first = connected(t, &[&at_seven[..], &["--publish", "8080:80"]].concat());
+        first.kill("KILL").ok();
+        first.wait();
+        let second = connected(t, &at_seven);
+        unreachable(&namespace(&second), "0.0.0.0:80".parse().unwrap(), &here(), at([10, 50, 0, 1], 8080));
+    });
+}
+
+/// Its claim is nobody's, and so is what the kernel still has of it.
+#[test]
+fn a_port_of_a_container_whose_record_is_lost_is_free() {
+    alone(|t| {
+        let publish = ["--network", "default", "--publish", "8080:80"];
+        let lost = connected(t, &publish);
+        lost.kill("KILL").ok();
+        lost.wait();
+        std::fs::remove_dir_all(t.state_root().join(&lost.id)).unwrap();
+        let next = connected(t, &publish);
+        tcp(&namespace(&next), "0.0.0.0:80".parse().unwrap(), &here(), "127.0.0.1:8080".parse().unwrap());
+    });
+}
+
+/// Without its bridge, the host's end is a link between container and host: a router it must not become.
+#[test]
+fn a_host_without_the_bridge_takes_no_routers_from_containers() {
+    alone(|t| {
+        let c = connected(t, &["--network", "default"]);
+        let end = c.state()["network"]["interfaces"][0]["hostName"].as_str().unwrap().to_string();
+        let setting = |file: &str| std::fs::read_to_string(format!("/proc/sys/net/{file}")).unwrap();
+        assert_eq!(setting(&format!("ipv6/conf/{end}/accept_ra")).trim(), "0");
+        assert!(!ip(&format!("-6 -o addr show dev {end}")).contains("inet6"));
+    });
+}
+
+/// The device that the config gives the container has the name of the network's.
+#[test]
+fn a_device_survives_a_create_that_is_refused() {
+    alone(|t| {
+        ip("link add given type veth peer name other");
+        let mut b = idle(t);
+        b.set("/linux/netDevices", json!({"given": {"name": "eth0"}}));
+        t.run_with(&b, &["--network", "default"]).run().failed();
+        assert!(links().contains(&"given".to_string()), "{:?}", links());
+    });
+}
+
+#[test]
+fn an_id_that_is_taken_is_refused_before_anything_changes() {
+    alone(|t| {
+        let b = idle(t);
+        let c = t.create_with(&b, &[]);
+        network(t, &["web"]);
+        let dir = b.dir.to_str().unwrap();
+        t.rt(&["create", "--bundle", dir, "--network", "web", &c.id]).run().failed();
+        assert!(!links().contains(&"oar-web".to_string()), "{:?}", links());
+    });
+}
+
+/// The namespace of a stopped container is another one's too: the address is in use there.
+#[test]
+fn an_address_is_not_given_twice_while_a_namespace_lives() {
+    alone(|t| {
+        let first = connected(t, &["--network", "default"]);
+        let taken = address(&first, 0, 0);
+        let shared = format!("ns:/proc/{}/ns/net", first.pid);
+        let member = connected(t, &["--network", &shared]);
+        first.kill("KILL").ok();
+        first.wait();
+        let wanted = taken.to_string();
+        let (_, create) = t.creation(&idle(t), &["--network", "default", "--ip", &wanted]);
+        create.run().failed();
+        assert!(within(&namespace(&member), || ip("-o addr")).contains(&wanted));
+    });
+}
