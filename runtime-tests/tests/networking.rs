@@ -484,6 +484,44 @@ fn it_is_there_before_hooks_and_settings() {
 }
 
 #[test]
+fn files_of_its_etc() {
+    alone(|t| {
+        let mut b = t.bundle();
+        b.set("/hostname", json!("a\n192.0.2.1 bank"));
+        b.sh("cat /etc/hosts; echo x >> /etc/hosts; chmod 4755 /etc/hosts; true");
+        let out = t.run_with(&b, &["--network", "default"]).run();
+        assert!(!out.ok().contains("bank") && out.stdout.contains("localhost"), "{out}");
+        assert_eq!(out.stderr.matches("Read-only file system").count(), 2, "{out}");
+        // The config's own comes first, however its place is written.
+        let own = t.dir.join("own");
+        std::fs::write(&own, "own\n").unwrap();
+        for destination in ["/etc/hosts/", "etc/hosts", "/etc/../etc/./hosts"] {
+            let mut b = t.bundle();
+            b.mount(destination, "bind", own.to_str().unwrap(), &["bind"]).sh("cat /etc/hosts");
+            assert_eq!(t.run_with(&b, &["--network", "default"]).run().ok(), "own\n", "{destination}");
+        }
+    });
+}
+
+#[test]
+fn a_container_that_may_change_the_hosts_devices_is_told_of() {
+    alone(|t| {
+        let said = |b: &Bundle, network: &str| {
+            let out = t.run_with(b, &["--network", network]).run();
+            out.ok();
+            out.stderr.contains("network devices of the host")
+        };
+        let mut b = t.bundle();
+        b.sh("true");
+        assert!(!said(&b, "default"));
+        b.set("/process/capabilities/bounding", json!(["CAP_NET_ADMIN"]));
+        assert!(said(&b, "default") && !said(&b, "none"));
+        b.user_namespace();
+        assert!(!said(&b, "default"));
+    });
+}
+
+#[test]
 fn annotations_count_only_when_they_are_allowed() {
     alone(|t| {
         let mut b = t.bundle();
@@ -562,9 +600,11 @@ fn a_port_of_a_container_whose_record_is_lost_is_free() {
         let lost = connected(t, &publish);
         lost.kill("KILL").ok();
         lost.wait();
-        std::fs::remove_dir_all(t.state_root().join(&lost.id)).unwrap();
+        let (directory, aside) = (t.state_root().join(&lost.id), t.dir.join("lost"));
+        std::fs::rename(&directory, &aside).unwrap();
         let next = connected(t, &publish);
         tcp(&namespace(&next), "0.0.0.0:80".parse().unwrap(), &here(), "127.0.0.1:8080".parse().unwrap());
+        std::fs::rename(&aside, &directory).unwrap();
     });
 }
 
@@ -589,6 +629,10 @@ fn a_device_survives_a_create_that_is_refused() {
         b.set("/linux/netDevices", json!({"given": {"name": "eth0"}}));
         t.run_with(&b, &["--network", "default"]).run().failed();
         assert!(links().contains(&"given".to_string()), "{:?}", links());
+        // A template finds the next name.
+        b.set("/linux/netDevices", json!({"given": {"name": "eth%d"}})).sh("ls /sys/class/net");
+        let out = t.run_with(&b, &["--network", "default"]).run();
+        assert!(out.ok().contains("eth0") && out.stdout.contains("eth1"), "{out}");
     });
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn shorten(value: &str, limit: usize) -> String {
 
 /// Removes `.`, empty and, lexically, `..` components, as engines expect of a destination in the container. The
 /// result begins with `/` whether or not the argument does.
-pub(crate) fn clean(path: &str) -> String {
+pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

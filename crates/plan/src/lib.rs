@@ -36,6 +36,7 @@ mod update;
 
 pub use capabilities::capability_names;
 pub use cgroup::cgroup_path;
+pub use check::clean;
 pub use document::{parse, parse_resources};
 pub use exec::{Changes, Exec, parse_process, plan_exec};
 pub use explain::{describe, explain};

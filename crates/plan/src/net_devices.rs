@@ -9,7 +9,7 @@ use oci_spec::runtime::Linux;
 
 use crate::check::{Check, shown};
 use crate::namespaces::Namespaces;
-use crate::types::{Host, Namespace, NetDevice};
+use crate::types::{Host, Interface, Namespace, NetDevice};
 
 /// IFNAMSIZ without the NUL at its end.
 const MAX_NAME: usize = 15;
@@ -18,6 +18,7 @@ pub(crate) fn plan(
     linux: Option<&Linux>,
     host: &Host,
     namespaces: &Namespaces,
+    interfaces: &[Interface],
     check: &mut Check,
 ) -> Vec<NetDevice> {
     let given: BTreeMap<_, _> = linux.and_then(|l| l.net_devices().as_ref()).into_iter().flatten().collect();
@@ -49,6 +50,12 @@ pub(crate) fn plan(
             && devices.iter().any(|other| other.container_name == container_name)
         {
             check.refuse(format!("{place}.name"), "two devices cannot have one name", &container_name);
+        }
+        // A template gets the next free name: interfaces are there first.
+        if let Some(taken) = interfaces.iter().find(|interface| interface.name == container_name) {
+            let rule =
+                format!("the container's interface on network {} has that name", shown(&taken.network));
+            check.refuse(format!("{place}.name"), &rule, &container_name);
         }
         devices.push(NetDevice { host_name: host_name.clone(), container_name, place });
     }

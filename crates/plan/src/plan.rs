@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
 
 use crate::check::{Check, shown};
 use crate::namespaces::Namespaces;
@@ -48,7 +48,7 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     let devices = devices::plan(linux, host, &namespaces, mounts.dev_is_bound, check_ref);
     let names = names(spec, &namespaces, check_ref);
     let sysctls = sysctl::plan(spec, &namespaces, check_ref);
-    let net_devices = net_devices::plan(linux, host, &namespaces, check_ref);
+    let net_devices = net_devices::plan(linux, host, &namespaces, &options.interfaces, check_ref);
     let intel_rdt = intel_rdt::plan(linux, host, options, check_ref);
     let cgroup = cgroup::plan(spec, host, options, &namespaces, check_ref);
     let hooks = hooks::plan(spec.hooks().as_ref(), check_ref);
@@ -67,6 +67,13 @@ pub fn plan(spec: &Spec, host: &Host, options: &Options) -> Result<Plan, Vec<Vio
     };
     let groups = process::groups(spec, options, &mut check);
     let ending = Ending::plan(process, groups, host, options, &namespaces, &mut check);
+    if !options.interfaces.is_empty() && !namespaces.user() && has_net_admin(process) {
+        // Its link has made the host's namespace known in its own, and the kernel then asks for no more than this
+        // (rtnetlink(7), IFLA_TARGET_NETNSID).
+        let text = "with CAP_NET_ADMIN and without a user namespace, a container on a network can change the network devices \
+                    of the host";
+        check.warn("process.capabilities", text);
+    }
     let notify = !options.notify.is_empty();
     let interfaces = options.interfaces.clone();
     let outside = Outside { net_devices, interfaces, intel_rdt, seccomp_listener, notify, ..ending.outside };
@@ -212,6 +219,13 @@ fn waits(host: &Host, namespaces: &Namespaces, outside: &Outside, cgroup: &Cgrou
         || matches!(host.cgroup.mode, CgroupMode::Hybrid | CgroupMode::V1) && *cgroup != CgroupPlace::Nowhere
         || !outside.net_devices.is_empty()
         || !outside.interfaces.is_empty()
+}
+
+fn has_net_admin(process: &Process) -> bool {
+    let sets =
+        process.capabilities().as_ref().map(|sets| [sets.bounding(), sets.permitted(), sets.effective()]);
+    let mut names = sets.into_iter().flatten().flatten().flatten();
+    names.any(|name| *name == Capability::NetAdmin)
 }
 
 /// What becomes of the process itself: the same for create and exec.

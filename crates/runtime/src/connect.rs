@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Code, Error, Result};
 use crate::record::{Directory, Record};
-use crate::{Id, Runtime, status};
+use crate::{Id, status};
 
 /// Files of the container's directory that it sees as those of /etc.
 const RESOLV_CONF: &str = "resolv.conf";
@@ -212,14 +212,16 @@ impl FromStr for HostEntry {
         let refused = || format!("{text:?} is not NAME:IP");
         let (name, address) = text.split_once(':').ok_or_else(refused)?;
         let bare = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);
-        // A line of hosts(5) is split at blanks, and # begins a comment.
-        let is_name =
-            !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
         match bare.parse() {
-            Ok(address) if is_name => Ok(HostEntry { name: name.to_string(), address }),
+            Ok(address) if is_host(name) => Ok(HostEntry { name: name.to_string(), address }),
             _ => Err(refused()),
         }
     }
+}
+
+/// A line of hosts(5) is split at blanks, and # begins a comment.
+fn is_host(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#')
 }
 
 /// What a container has of networks of ours, as its record keeps it and `state` shows it.
@@ -343,13 +345,18 @@ impl NetworkOptions {
                 Value::Array(mounts) => mounts,
                 _ => Vec::new(),
             };
+            let given: Vec<String> = mounts
+                .iter()
+                .filter_map(|mount| mount["destination"].as_str())
+                .map(coracle_plan::clean)
+                .collect();
             for name in [RESOLV_CONF, HOSTS] {
                 let target = format!("/etc/{name}");
                 // Whoever brings one knows better.
-                if !mounts.iter().any(|mount| mount["destination"] == target.as_str()) {
+                if !given.contains(&target) {
                     let source = files.join(name);
                     mounts.push(
-                        json!({"destination": target, "type": "bind", "source": source, "options": ["bind"]}),
+                        json!({"destination": target, "type": "bind", "source": source, "options": ["bind", "ro", "nosuid", "nodev", "noexec"]}),
                     );
                 }
             }
@@ -379,13 +386,12 @@ pub(crate) struct Networks {
 
 impl Networks {
     /// The definitions, the bridges and the rules. A bridge stays when the container cannot be made: it is the network's.
-    pub(crate) fn prepare(runtime: &Runtime, options: &NetworkOptions) -> Result<Option<Networks>> {
+    pub(crate) fn prepare(root: &Path, options: &NetworkOptions) -> Result<Option<Networks>> {
         let named = options.named();
         if named.is_empty() {
             return Ok(None);
         }
-        runtime.make_root()?;
-        let store = store(&runtime.root);
+        let store = store(root);
         let mut networks = Vec::new();
         for name in named {
             networks.push(store.get(name, &|| Ok(coracle_net::occupied()?)).map_err(refused)?);
@@ -494,6 +500,17 @@ impl Networks {
             });
         }
         let links = coracle_net::begin_attach(endpoints, namespace.into()).map_err(failed)?;
+        // The claims say that nobody else is there: not at these addresses, not at these ports of the host. What the rules
+        // still have of one who was must not lead here.
+        let addresses = connection.interfaces.iter().flat_map(|interface| &interface.addresses);
+        let addresses: Vec<IpAddr> = addresses.filter_map(|text| address(text)).map(|(at, _)| at).collect();
+        let port = |port: &Publication| (port.host, port.host_port, port.protocol, port.container.is_ipv6());
+        let mut stale = coracle_net::publications().map_err(failed)?;
+        stale.retain(|there| {
+            addresses.contains(&there.container)
+                || connection.ports.iter().any(|ours| port(ours) == port(there))
+        });
+        coracle_net::unpublish(&stale).map_err(failed)?;
         Ok(Connecting { links, ports: connection.ports.clone() })
     }
 }
@@ -508,14 +525,7 @@ pub(crate) struct Connecting {
 impl Connecting {
     pub(crate) fn finish(self) -> Result<()> {
         self.links.wait().map_err(failed)?;
-        match coracle_net::publish(&self.ports) {
-            // The claims are this container's: what is there is left from one that is gone.
-            Err(error) if error.errno == nix::errno::Errno::EEXIST => {
-                coracle_net::unpublish(&self.ports).map_err(failed)?;
-                coracle_net::publish(&self.ports).map_err(failed)
-            }
-            other => other.map_err(failed),
-        }
+        coracle_net::publish(&self.ports).map_err(failed)
     }
 }
 
@@ -605,8 +615,11 @@ impl Connection {
     fn hosts(&self, options: &NetworkOptions, hostname: &str) -> String {
         let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_string();
         let own = self.interfaces.first().into_iter().flat_map(|interface| &interface.addresses);
-        for (address, _) in own.filter_map(|text| address(text)) {
-            text.push_str(&format!("{address}\t{hostname}\n"));
+        // A hostname may hold anything.
+        if is_host(hostname) {
+            for (address, _) in own.filter_map(|text| address(text)) {
+                text.push_str(&format!("{address}\t{hostname}\n"));
+            }
         }
         for HostEntry { name, address } in &options.host_entries {
             text.push_str(&format!("{address}\t{name}\n"));
@@ -692,7 +705,8 @@ pub(crate) fn store(root: &Path) -> Store {
     Store::open(&root.join(NETWORKS))
 }
 
-/// A container that has ended cannot be started again, and its namespace is gone with its processes.
+/// A container that has ended cannot be started again. Its namespace, and the link with it, goes with its processes, unless
+/// others are in there.
 fn uses_its_address(root: &Path, id: &str) -> bool {
     let Ok(id) = Id::new(id) else { return false };
     let directory = match Directory::open(root, &id) {
@@ -700,7 +714,11 @@ fn uses_its_address(root: &Path, id: &str) -> bool {
         Err(error) => return error.code != Code::NotFound,
     };
     match directory.read() {
-        Ok(Some(Record { process: Some(process), .. })) => !matches!(status::living(&process), Ok(None)),
+        Ok(Some(Record { process: Some(process), network, .. })) => {
+            let links = network.into_iter().flat_map(|network| network.interfaces);
+            !matches!(status::living(&process), Ok(None))
+                || links.into_iter().any(|link| coracle_net::has_link(&link.host_name).unwrap_or(true))
+        }
         Ok(_) => directory.is_locked().unwrap_or(true),
         Err(error) => error.code != Code::NotFound,
     }

@@ -211,11 +211,8 @@ impl Runtime {
         let CreateOptions { console_socket, pid_file, pidfd_socket, .. } = options;
         let files = CallersFiles { console_socket, pid_file, pidfd_socket };
         let sockets = Sockets::connect(&files, &decided.plan)?;
-        let around = Around {
-            placed: Placed::decide(&decided)?,
-            joined: namespaces::open(&decided.plan.spawn)?,
-            networks: Networks::prepare(self, &decided.network)?,
-        };
+        let around =
+            Around { placed: Placed::decide(&decided)?, joined: namespaces::open(&decided.plan.spawn)? };
 
         self.make_root()?;
         let directory = Directory::claim(&self.root, id)?;
@@ -250,7 +247,6 @@ impl Runtime {
 struct Around<'a> {
     placed: Placed<'a>,
     joined: Vec<OwnedFd>,
-    networks: Option<Networks>,
 }
 
 /// What is left of the way when init is ready.
@@ -273,8 +269,8 @@ impl Attempt {
         signals: Option<&Signals>,
     ) -> Result<Proceeded> {
         let plan = &decided.plan;
-        let Around { placed: Placed { mut driver, location }, joined, networks } = around;
-        let (joined, networks) = (joined.as_slice(), networks.as_ref());
+        let Around { placed: Placed { mut driver, location }, joined } = around;
+        let joined = joined.as_slice();
         let rdt = plan.outside.intel_rdt.clone();
         // Before it is applied: a group that only this container can have made is its own.
         let rdt = rdt.map(|plan| Rdt {
@@ -284,6 +280,8 @@ impl Attempt {
         });
         // The intent comes first: whatever kills us after this line, delete knows where to look.
         let mut record = intent(decided, &location, rdt, options)?;
+        let networks = Networks::prepare(self.directory.root(), &decided.network)?;
+        let networks = networks.as_ref();
         if let Some(networks) = networks {
             // Of claims that no record tells of, delete knows the owner.
             record.network = Some(networks.claim(self.directory.root(), &plan.id, &decided.network)?);
@@ -375,20 +373,22 @@ impl Attempt {
             rdt.applied = rdt::apply(&rdt.plan, &rdt.resctrl, &plan.id, child.pid)?;
             self.rdt = Some(rdt.clone());
         }
-        move_devices(plan, child.pid)?;
         let mut connecting = match (networks, &record.network) {
             (Some(networks), Some(connection)) => Some(networks.begin(connection, child.pid)?),
             _ => None,
         };
-        // What init does unasked and may need an interface for: the settings of one, hooks.
+        // What init does unasked and may need an interface for: the settings of one, hooks. And a device that is to have
+        // the next free name comes after those that have theirs.
         let connected = |action: &Action| match action {
             Action::Sysctl { key, .. } => key.starts_with("net/"),
             Action::Hook { kind, .. } => *kind == coracle_plan::InitHook::CreateContainer,
             _ => false,
         };
-        if plan.steps.iter().any(|step| connected(&step.action)) {
+        let first = !plan.outside.net_devices.is_empty();
+        if first || plan.steps.iter().any(|step| connected(&step.action)) {
             connecting.take().map_or(Ok(()), Connecting::finish)?;
         }
+        move_devices(plan, child.pid)?;
         launch::give_oom_score(plan, child.pid)?;
         if plan.steps.iter().any(|step| step.action == Action::AwaitRuntime) {
             messages::send(control.as_fd(), MessageKind::Go)?;
