@@ -10,6 +10,7 @@ use std::net::Ipv6Addr;
 use nix::libc::{self, c_int};
 
 use super::message::{Batch, find, message, message_of, number, parts, text};
+use crate::bridge::GROUP;
 use crate::netlink::{Request, attributes};
 
 pub(super) const TABLE: &str = "coracle";
@@ -166,6 +167,10 @@ struct Rule {
 enum Term {
     /// `iifname @…`
     Input(&'static str),
+    /// `iifname != @…`
+    NotInput(&'static str),
+    /// `iifgroup 0x636f7261`: a device that we made.
+    InputOurs,
     /// `oifname @…`
     Output(&'static str),
     /// `oifname != @…`
@@ -205,7 +210,10 @@ use Family::{V4, V6};
 use Term::*;
 
 #[rustfmt::skip]
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 24] = [
+    // The host's end of a pair whose bridge was removed, or that was taken off it, would be a link of the host with
+    // none of the rules for containers. So would the bridge of a network that was flushed and is not admitted yet.
+    Rule { chain: "guard", comment: "no container past its bridge", terms: &[InputOurs, NotInput(BRIDGES), Drop] },
     // With route_localnet a packet to 127.0.0.1 that comes from a bridge would be the host's own.
     Rule { chain: "guard", comment: "the host's loopback is not for containers", terms: &[Input(BRIDGES), LoopbackDestination(V4), Drop] },
     Rule { chain: "guard", comment: "nor theirs to send from", terms: &[Input(BRIDGES), LoopbackSource, Drop] },
@@ -372,6 +380,8 @@ impl Term {
         const OIFNAME: c_int = libc::NFT_META_OIFNAME;
         match *self {
             Input(set) => lookup(load("meta", IIFNAME, 0, body), set, None, 0),
+            NotInput(set) => lookup(load("meta", IIFNAME, 0, body), set, None, libc::NFT_LOOKUP_F_INV),
+            InputOurs => equal(&GROUP.to_ne_bytes(), load("meta", libc::NFT_META_IIFGROUP, 0, body)),
             Output(set) => lookup(load("meta", OIFNAME, 0, body), set, None, 0),
             NotOutput(set) => lookup(load("meta", OIFNAME, 0, body), set, None, libc::NFT_LOOKUP_F_INV),
             InputOutput(set) => {
