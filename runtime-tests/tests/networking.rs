@@ -585,10 +585,8 @@ fn a_host_without_the_bridge_takes_no_routers_from_containers() {
 #[test]
 fn the_loopback_is_routed_while_a_port_is_published() {
     alone(|t| {
-        let routed = || {
-            std::fs::read_to_string("/proc/sys/net/ipv4/conf/oar-default/route_localnet").unwrap().trim()
-                == "1"
-        };
+        let routed =
+            || std::fs::read_to_string("/proc/sys/net/ipv4/conf/oar0/route_localnet").unwrap().trim() == "1";
         let _silent = connected(t, &["--network", "default"]);
         assert!(!routed());
         let c = connected(t, &["--network", "default", "--publish", "127.0.0.1:8080:80"]);

@@ -45,6 +45,14 @@ pub(crate) fn names_before(containers: &BTreeSet<IpAddr>) -> Result<Vec<String>>
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
+/// Names of the devices that are none of ours, without the loopback.
+pub(crate) fn foreign_links() -> Result<Vec<String>> {
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    let mut links = socket.links().map_err(failed("list network devices"))?;
+    links.retain(|link| link.group != GROUP && link.name != "lo");
+    Ok(links.into_iter().map(|link| link.name).collect())
+}
+
 fn raise(network: &Network) -> Result<bool> {
     let name = &network.bridge;
     check_name(name)?;

@@ -16,10 +16,13 @@ use nix::errno::Errno;
 use nix::libc;
 
 use self::message::{Batch, Refused, generation, list, open};
-use self::rules::{ADDRESSED, BEHIND, BRIDGES, Element, INTERNAL, ISOLATED, PORTS, SETS, TABLE, WITHIN};
+use self::rules::{
+    ADDRESSED, BEHIND, BRIDGES, Element, INTERNAL, ISOLATED, PORTS, SETS, TABLE, UNROUTED, WITHIN,
+};
 use crate::attach::{because, permission};
 use crate::netlink::Socket;
 use crate::network::{Network, Protocol, Publication, Subnet};
+use crate::sysctl::Forwarding;
 use crate::{Error, Result, bridge, failed, is_name, sysctl};
 
 /// What a network is an element of; each key begins with the bridge's name.
@@ -157,6 +160,26 @@ pub fn unpublish(publications: &[Publication]) -> Result<()> {
         match_route_localnet(&mut socket, &bridge, wanted)?;
     }
     Ok(())
+}
+
+/// For who is about to turn forwarding on: between the links that the host has now, and that are none of ours, nothing is
+/// to be forwarded in these families, until the table goes. Links that come later are their owner's business.
+pub fn bar_transit(families: Forwarding) -> Result<()> {
+    let mut links = bridge::foreign_links()?;
+    links.retain(|name| is_name(name));
+    let mut batch = Batch::default();
+    for (_, family) in
+        [(families.v4, libc::NFPROTO_IPV4), (families.v6, libc::NFPROTO_IPV6)].iter().filter(|(on, _)| *on)
+    {
+        let key = |name: &String| [vec![*family as u8, 0, 0, 0], interface(name)].concat();
+        let elements: Vec<Element> = links
+            .iter()
+            .map(|name| Element { set: UNROUTED, key: key(name), end: None, data: None })
+            .collect();
+        add(&mut batch, elements.iter());
+    }
+    let mut socket = open().map_err(|errno| explain(errno.into()))?;
+    batch.commit(&mut socket, None).map_err(explain)
 }
 
 /// All ports that are published, sorted.

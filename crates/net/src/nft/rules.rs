@@ -110,6 +110,7 @@ pub(super) struct Set {
 /// (number of the type in nft(8), which needs it for its listing; bytes)
 type Field = (u32, u32);
 
+const FAMILY: Field = (2, 1);
 const ADDRESS4: Field = (7, 4);
 const ADDRESS6: Field = (8, 16);
 const PROTOCOL: Field = (12, 1);
@@ -129,13 +130,17 @@ pub(super) const PORTS: [&str; 2] = ["ports4", "ports6"];
 /// Ports published on one of them.
 pub(super) const ADDRESSED: [&str; 2] = ["addressed4", "addressed6"];
 
-pub(super) const SETS: [Set; 10] = [
+/// Family and link: one of the host's own, from when it became a router for our sake.
+pub(super) const UNROUTED: &str = "unrouted";
+
+pub(super) const SETS: [Set; 11] = [
     Set { name: BRIDGES, key: &[INTERFACE], data: &[], ranges: false },
     Set { name: INTERNAL, key: &[INTERFACE], data: &[], ranges: false },
     Set { name: ISOLATED, key: &[INTERFACE], data: &[], ranges: false },
     Set { name: WITHIN, key: &[INTERFACE, INTERFACE], data: &[], ranges: false },
     Set { name: BEHIND[0], key: &[INTERFACE, ADDRESS4], data: &[], ranges: true },
     Set { name: BEHIND[1], key: &[INTERFACE, ADDRESS6], data: &[], ranges: true },
+    Set { name: UNROUTED, key: &[FAMILY, INTERFACE], data: &[], ranges: false },
     Set { name: PORTS[0], key: &[PROTOCOL, PORT], data: &[ADDRESS4, PORT], ranges: false },
     Set { name: PORTS[1], key: &[PROTOCOL, PORT], data: &[ADDRESS6, PORT], ranges: false },
     Set { name: ADDRESSED[0], key: &[ADDRESS4, PROTOCOL, PORT], data: &[ADDRESS4, PORT], ranges: false },
@@ -177,6 +182,10 @@ enum Term {
     NotOutput(&'static str),
     /// `iifname . oifname @…`
     InputOutput(&'static str),
+    /// `meta nfproto . iifname @…`
+    FamilyInput(&'static str),
+    /// `meta nfproto . oifname @…`
+    FamilyOutput(&'static str),
     /// `oifname . ip saddr @behind4`, or of IPv6.
     BackBehind(Family),
     /// `ip saddr 127.0.0.0/8`
@@ -210,7 +219,7 @@ use Family::{V4, V6};
 use Term::*;
 
 #[rustfmt::skip]
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 25] = [
     // The host's end of a pair whose bridge was removed, or that was taken off it, would be a link of the host with
     // none of the rules for containers. So would the bridge of a network that was flushed and is not admitted yet.
     Rule { chain: "guard", comment: "no container past its bridge", terms: &[InputOurs, NotInput(BRIDGES), Drop] },
@@ -233,6 +242,7 @@ const RULES: [Rule; 24] = [
     Rule { chain: "postrouting", comment: "to a neighbour by a published IPv6 port", terms: &[Translated, BackBehind(V6), Masquerade] },
     Rule { chain: "postrouting", comment: "from the host's loopback", terms: &[Output(BRIDGES), LoopbackSource, Masquerade] },
     Rule { chain: "postrouting", comment: "from a container to elsewhere", terms: &[Input(BRIDGES), NotOutput(BRIDGES), Masquerade] },
+    Rule { chain: "forward", comment: "the host is a router for containers only", terms: &[FamilyInput(UNROUTED), FamilyOutput(UNROUTED), Drop] },
     Rule { chain: "forward", comment: "answers", terms: &[Established, Accept] },
     Rule { chain: "forward", comment: "within a network", terms: &[InputOutput(WITHIN), Accept] },
     Rule { chain: "forward", comment: "internal: not out", terms: &[Input(INTERNAL), Drop] },
@@ -376,6 +386,7 @@ impl Term {
 
     fn put(&self, body: Request) -> Request {
         const NETWORK: c_int = libc::NFT_PAYLOAD_NETWORK_HEADER;
+        const NFPROTO: c_int = libc::NFT_META_NFPROTO;
         const IIFNAME: c_int = libc::NFT_META_IIFNAME;
         const OIFNAME: c_int = libc::NFT_META_OIFNAME;
         match *self {
@@ -386,6 +397,12 @@ impl Term {
             NotOutput(set) => lookup(load("meta", OIFNAME, 0, body), set, None, libc::NFT_LOOKUP_F_INV),
             InputOutput(set) => {
                 lookup(load("meta", OIFNAME, 4, load("meta", IIFNAME, 0, body)), set, None, 0)
+            }
+            FamilyInput(set) => {
+                lookup(load("meta", IIFNAME, 1, load("meta", NFPROTO, 0, body)), set, None, 0)
+            }
+            FamilyOutput(set) => {
+                lookup(load("meta", OIFNAME, 1, load("meta", NFPROTO, 0, body)), set, None, 0)
             }
             BackBehind(family) => {
                 let body = load("meta", OIFNAME, 0, only(family, body));

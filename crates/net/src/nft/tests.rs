@@ -641,12 +641,64 @@ fn the_loopback_is_routed_as_the_last_one_wants() {
 }
 
 #[test]
+fn a_host_that_forwards_for_containers_only() {
+    world(|world| {
+        let World { client, host, neighbours: [one, _], .. } = &world;
+        let other = Place::new();
+        let plug = |number: u8| {
+            let netns = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_raw_fd());
+            host.ip(&format!("link add up{number} type veth peer name eth{number} netns {netns}"));
+            other.ip_batch([
+                format!("addr add 198.51.{number}.1/24 dev eth{number}"),
+                format!("addr add 2001:db8:{number}::1/64 nodad dev eth{number}"),
+                format!("link set eth{number} up"),
+                format!("route add 192.0.2.0/24 via 198.51.{number}.2 metric {number}"),
+                format!("route add 2001:db8::/64 via 2001:db8:{number}::2 metric {number}"),
+            ]);
+            host.ip_batch([
+                format!("addr add 198.51.{number}.2/24 dev up{number}"),
+                format!("addr add 2001:db8:{number}::2/64 nodad dev up{number}"),
+                format!("link set up{number} up"),
+            ]);
+            other.with(wait_for_carriers);
+            client.ip(&format!("route add 198.51.{number}.0/24 via 192.0.2.2"));
+            client.ip(&format!("route add 2001:db8:{number}::/64 via 2001:db8::2"));
+        };
+        let to = |number: u8| format!("198.51.{number}.1:80");
+        plug(1);
+        let error = host.with(|| bar_transit(Forwarding { v4: true, v6: false })).unwrap_err();
+        assert_eq!(error.errno, Errno::ENOENT, "there is no table");
+        world.admit(&[network(1), network(2)]);
+        introduce(&world);
+        let server = other.udp("0.0.0.0:80");
+        assert!(!is_stopped(&world, client, &to(1), &server, &to(1)));
+        for _ in 0..2 {
+            host.with(|| bar_transit(Forwarding { v4: true, v6: false })).unwrap();
+        }
+        assert!(is_stopped(&world, client, &to(1), &server, &to(1)));
+        // The other family, containers, and a link that somebody makes afterwards.
+        ask(client, "[2001:db8:1::1]:81", &other.udp("[::]:81"));
+        ask(one, &to(1), &server);
+        ask(one, "192.0.2.1:80", &client.udp("0.0.0.0:80"));
+        plug(2);
+        assert!(!is_stopped(&world, client, &to(2), &server, &to(2)));
+        // It outlives the table's being made anew.
+        host.nft("flush chain inet coracle forward");
+        assert!(!is_stopped(&world, client, &to(1), &server, &to(1)));
+        world.admit(&[network(1)]);
+        assert!(is_stopped(&world, client, &to(1), &server, &to(1)));
+        let text = host.nft("list set inet coracle unrouted");
+        assert!(text.contains("type nf_proto . ifname") && text.contains("ipv4 . \"up1\""), "{text}");
+    });
+}
+
+#[test]
 fn many_admit_at_once() {
     world(|world| {
         let World { host, .. } = &world;
         world.admit(&[network(1), network(2)]);
         let once = host.nft("list table inet coracle");
-        assert_eq!(comments(&once).len(), 24, "{once}");
+        assert_eq!(comments(&once).len(), 25, "{once}");
         for _ in 0..10 {
             host.nft("flush ruleset");
             let start = std::sync::Barrier::new(8);
