@@ -3,6 +3,8 @@
 //! Never touches the host's network: each command runs in a network namespace of its own, or of the case's shell.
 //! Expectations come from docs/networking.md.
 
+use std::time::{Duration, Instant};
+
 use runtime_tests::netns::{ip, leave_hosts_network, links};
 use runtime_tests::{Bundle, Case, Invocation, Out, Test, Value, oar_only, run_case};
 
@@ -226,6 +228,12 @@ fn a_network_takes_its_ports_with_it() {
         let mut second = Second { t, ids: Vec::new() };
         let publish = ["--network", "default", "--publish", "8080:80"];
         second.create(&idle(t), &publish).failed().clean_error().says("another state root");
+        // Its link goes with its namespace, a moment after the last process.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while ip("-o link show master oar-web").contains("oar") {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(5));
+        }
         t.rt(&["network", "rm", "web"]).run().ok();
         second.create(&idle(t), &publish).ok();
     });
