@@ -620,6 +620,23 @@ fn a_host_without_the_bridge_takes_no_routers_from_containers() {
     });
 }
 
+/// Packets with loopback addresses are let in from a bridge only while a port needs it: whoever flushes the rules opens
+/// the host's loopback to nobody else.
+#[test]
+fn the_loopback_is_routed_while_a_port_is_published() {
+    alone(|t| {
+        let routed =
+            || std::fs::read_to_string("/proc/sys/net/ipv4/conf/oar0/route_localnet").unwrap().trim() == "1";
+        let _silent = connected(t, &["--network", "default"]);
+        assert!(!routed());
+        let c = connected(t, &["--network", "default", "--publish", "127.0.0.1:8080:80"]);
+        assert!(routed());
+        tcp(&namespace(&c), "0.0.0.0:80".parse().unwrap(), &here(), "127.0.0.1:8080".parse().unwrap());
+        t.rt(&["delete", "--force", &c.id]).run().ok();
+        assert!(!routed());
+    });
+}
+
 /// The device that the config gives the container has the name of the network's.
 #[test]
 fn a_device_survives_a_create_that_is_refused() {

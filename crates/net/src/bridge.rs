@@ -4,6 +4,7 @@
 //! Never touches a device that does not bear the network's mark, which says of which store it is. Works in the network namespace of the calling thread; names
 //! and subnets come from the caller, who keeps other processes from attaching to a bridge while it is removed.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -38,6 +39,28 @@ const CUT: &str = "..";
 pub fn raise_bridge(network: &Network) -> Result<bool> {
     let name = &network.bridge;
     raise(network).map_err(|error| of(name, error))
+}
+
+/// Names of the bridges of ours that have these addresses in a subnet of theirs.
+pub(crate) fn names_before(containers: &BTreeSet<IpAddr>) -> Result<Vec<String>> {
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    let addresses = socket.all_addresses().map_err(failed("list addresses"))?;
+    let mut links = socket.links().map_err(failed("list network devices"))?;
+    links.retain(|link| {
+        let mut subnets = addresses.iter().filter(|(device, _)| *device == link.index);
+        let leads = |subnet: Subnet| containers.iter().any(|container| subnet.contains(*container));
+        let ours = link.kind == "bridge" && link.group == GROUP;
+        ours && subnets.any(|(_, address)| address.subnet().is_some_and(leads))
+    });
+    Ok(links.into_iter().map(|link| link.name).collect())
+}
+
+/// Names of the devices that are none of ours, without the loopback.
+pub(crate) fn foreign_links() -> Result<Vec<String>> {
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    let mut links = socket.links().map_err(failed("list network devices"))?;
+    links.retain(|link| link.group != GROUP && link.name != "lo");
+    Ok(links.into_iter().map(|link| link.name).collect())
 }
 
 fn raise(network: &Network) -> Result<bool> {

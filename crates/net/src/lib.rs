@@ -30,7 +30,7 @@ pub use crate::bridge::{Occupied, OccupiedName, find_bridge, occupied, raise_bri
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};
-pub use crate::nft::{admit, dismiss, foreign_drops, publications, publish, unpublish};
+pub use crate::nft::{admit, bar_transit, dismiss, foreign_drops, publications, publish, unpublish};
 pub use crate::ports::PortClaim;
 pub use crate::store::{DEFAULT, Kind, NewNetwork, Store, StoreError};
 pub use crate::sysctl::{Forwarding, forwarding, set_forwarding};

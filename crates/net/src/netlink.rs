@@ -43,6 +43,8 @@ const IF_OPER_UP: u8 = 6;
 // linux/veth.h; linux/if_link.h, enum of bridge ports.
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 
 pub(crate) const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
 
@@ -239,6 +241,19 @@ impl Request {
             |info| {
                 info.text(libc::IFLA_INFO_SLAVE_KIND, "bridge")
                     .nested(libc::IFLA_INFO_SLAVE_DATA, |data| data.attribute(IFLA_BRPORT_MODE, &[1]))
+            },
+        )
+    }
+
+    /// No IPv6 address of the kernel's own making. EAFNOSUPPORT: there is no IPv6 on this device. The kernel does not look
+    /// at this in the message that makes a device (rtnl_newlink_create in net/core/rtnetlink.c).
+    pub(crate) fn no_link_local_address(name: &str) -> Request {
+        Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK).link(0, 0).name(name).nested(
+            libc::IFLA_AF_SPEC,
+            |families| {
+                families.nested(libc::AF_INET6 as u16, |ipv6| {
+                    ipv6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE])
+                })
             },
         )
     }

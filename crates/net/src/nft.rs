@@ -8,6 +8,7 @@
 mod message;
 mod rules;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -15,11 +16,14 @@ use nix::errno::Errno;
 use nix::libc;
 
 use self::message::{Batch, Refused, generation, list, open};
-use self::rules::{ADDRESSED, BEHIND, BRIDGES, Element, INTERNAL, ISOLATED, PORTS, SETS, TABLE, WITHIN};
+use self::rules::{
+    ADDRESSED, BEHIND, BRIDGES, Element, INTERNAL, ISOLATED, PORTS, SETS, TABLE, UNROUTED, WITHIN,
+};
 use crate::attach::{because, permission};
 use crate::netlink::Socket;
 use crate::network::{Network, Protocol, Publication, Subnet};
-use crate::{Error, Result, failed, is_name, sysctl};
+use crate::sysctl::Forwarding;
+use crate::{Error, Result, bridge, failed, is_name, sysctl};
 
 /// What a network is an element of; each key begins with the bridge's name.
 const NETWORK_SETS: [&str; 6] = [BRIDGES, INTERNAL, ISOLATED, WITHIN, BEHIND[0], BEHIND[1]];
@@ -30,16 +34,16 @@ const ROUTE_LOCALNET: &str = "route_localnet";
 const TRIES: u32 = 100;
 
 /// Have the table, complete, with this network in it as it is now. A table that lacks a rule is made anew with its
-/// elements. May be called by many at once. Sets `route_localnet` of the bridge, which must be there, so
-/// that published ports are at 127.0.0.1 too.
+/// elements. May be called by many at once. `route_localnet` of the bridge is set right too, wherever somebody has
+/// flushed the table or was killed on the way.
 pub fn admit(network: &Network) -> Result<()> {
     if !is_name(&network.bridge) {
         return Err(failed(format!("bridge {:?}", network.bridge))(Errno::EINVAL));
     }
     let mut socket = open().map_err(|errno| explain(errno.into()))?;
     again(|| admit_once(&mut socket, network))?;
-    // Not before the rule that keeps containers from the host's loopback.
-    if routes_localnet(network) { set_route_localnet(&network.bridge, "1") } else { Ok(()) }
+    let wanted = leads_from_loopback(&mut socket, &network.bridge)?;
+    match_route_localnet(&mut socket, &network.bridge, wanted)
 }
 
 fn admit_once(socket: &mut Socket, network: &Network) -> std::result::Result<(), Refused> {
@@ -73,12 +77,9 @@ fn admit_once(socket: &mut Socket, network: &Network) -> std::result::Result<(),
 
 /// Take the network out of the table, and the table away if it was the last one. Fine if it is not there.
 pub fn dismiss(network: &Network) -> Result<()> {
-    if routes_localnet(network) && is_name(&network.bridge) {
+    if is_name(&network.bridge) {
         // The rules that make up for it are gone afterwards.
-        match set_route_localnet(&network.bridge, "0") {
-            Err(Error { errno: Errno::ENODEV, .. }) => {}
-            other => other?,
-        }
+        set_route_localnet(&network.bridge, false)?;
     }
     let mut socket = open().map_err(|errno| explain(errno.into()))?;
     again(|| {
@@ -102,7 +103,8 @@ pub fn dismiss(network: &Network) -> Result<()> {
 }
 
 /// Have these ports lead to their containers: all of them, or after an error none. EEXIST: somebody has that port of
-/// that address; one on every address and one on a single address are two.
+/// that address; one on every address and one on a single address are two. Those that are at 127.0.0.1 set
+/// `route_localnet` of the bridge.
 pub fn publish(publications: &[Publication]) -> Result<()> {
     if publications.is_empty() {
         return Ok(());
@@ -124,10 +126,18 @@ pub fn publish(publications: &[Publication]) -> Result<()> {
             because(Some(format!("there is no table inet {TABLE}")), failed(what)(Errno::ENOENT))
         }
         other => explain(other),
+    })?;
+    // Not before the rule that keeps containers from the host's loopback: the ports are in the same table.
+    let done = bridges_of(&mut socket, publications)
+        .and_then(|all| all.iter().try_for_each(|bridge| match_route_localnet(&mut socket, bridge, true)));
+    done.map_err(|error| match unpublish(publications) {
+        Ok(()) => error,
+        Err(undo) => Error { undo: Some(format!("the ports are still published: {undo}")), ..error },
     })
 }
 
-/// The opposite. What is not there, or leads to another container by now, is left alone.
+/// The opposite. What is not there, or leads to another container by now, is left alone. `route_localnet` of a bridge
+/// goes with the last port that needed it.
 pub fn unpublish(publications: &[Publication]) -> Result<()> {
     let gone: Vec<Element> = publications.iter().filter_map(element_of).collect();
     if gone.is_empty() {
@@ -144,7 +154,32 @@ pub fn unpublish(publications: &[Publication]) -> Result<()> {
             }
         }
         batch.commit(&mut socket, Some(generation))
-    })
+    })?;
+    for bridge in bridges_of(&mut socket, publications)? {
+        let wanted = leads_from_loopback(&mut socket, &bridge)?;
+        match_route_localnet(&mut socket, &bridge, wanted)?;
+    }
+    Ok(())
+}
+
+/// For who is about to turn forwarding on: between the links that the host has now, and that are none of ours, nothing is
+/// to be forwarded in these families, until the table goes. Links that come later are their owner's business.
+pub fn bar_transit(families: Forwarding) -> Result<()> {
+    let mut links = bridge::foreign_links()?;
+    links.retain(|name| is_name(name));
+    let mut batch = Batch::default();
+    for (_, family) in
+        [(families.v4, libc::NFPROTO_IPV4), (families.v6, libc::NFPROTO_IPV6)].iter().filter(|(on, _)| *on)
+    {
+        let key = |name: &String| [vec![*family as u8, 0, 0, 0], interface(name)].concat();
+        let elements: Vec<Element> = links
+            .iter()
+            .map(|name| Element { set: UNROUTED, key: key(name), end: None, data: None })
+            .collect();
+        add(&mut batch, elements.iter());
+    }
+    let mut socket = open().map_err(|errno| explain(errno.into()))?;
+    batch.commit(&mut socket, None).map_err(explain)
 }
 
 /// All ports that are published, sorted.
@@ -194,18 +229,81 @@ fn explain(refused: Refused) -> Error {
     because(why, failed(what)(errno))
 }
 
-/// Internal networks have no published ports.
-fn routes_localnet(network: &Network) -> bool {
-    !network.internal && network.subnets.iter().any(|range| range.subnet.network.is_ipv4())
+/// Does the host reach this port at 127.0.0.1?
+fn is_at_loopback(publication: &Publication) -> bool {
+    publication.container.is_ipv4()
+        && publication.host.is_none_or(|host| host.is_unspecified() || host.is_loopback())
 }
 
-/// ENODEV: there is no such bridge.
-fn set_route_localnet(bridge: &str, value: &str) -> Result<()> {
+/// Names of the bridges that lead to those containers whose ports are at 127.0.0.1. Where the table does not know (any
+/// more), the addresses of the bridges tell.
+fn bridges_of(socket: &mut Socket, publications: &[Publication]) -> Result<BTreeSet<String>> {
+    let mut unknown: BTreeSet<IpAddr> =
+        publications.iter().filter(|one| is_at_loopback(one)).map(|one| one.container).collect();
+    let mut bridges = BTreeSet::new();
+    if unknown.is_empty() {
+        return Ok(bridges);
+    }
+    let behind = elements_of(socket, BEHIND[0]).map_err(|errno| explain(errno.into()))?;
+    unknown.retain(|address| {
+        let there = behind.iter().find(|element| is_behind(element, *address));
+        there.and_then(bridge_of).is_none_or(|bridge| {
+            bridges.insert(bridge);
+            false
+        })
+    });
+    if !unknown.is_empty() {
+        bridges.extend(bridge::names_before(&unknown)?);
+    }
+    Ok(bridges)
+}
+
+/// Of an element of `behind4`.
+fn is_behind(element: &Element, address: IpAddr) -> bool {
+    let address = bytes_of(address);
+    let part = |key: &[u8]| key.get(libc::IFNAMSIZ..).map(<[u8]>::to_vec);
+    let (first, last) = (part(&element.key), element.end.as_deref().and_then(part));
+    first.is_some_and(|first| first <= address) && last.is_some_and(|last| address <= last)
+}
+
+/// Whose key begins with a bridge's name.
+fn bridge_of(element: &Element) -> Option<String> {
+    let name = element.key.get(..libc::IFNAMSIZ)?.split(|byte| *byte == 0).next()?;
+    std::str::from_utf8(name).ok().filter(|name| is_name(name)).map(str::to_string)
+}
+
+/// Is there a port at 127.0.0.1 that leads to a container on this bridge?
+fn leads_from_loopback(socket: &mut Socket, bridge: &str) -> Result<bool> {
+    let mut read = |set| elements_of(socket, set).map_err(|errno| explain(errno.into()));
+    let mut behind = read(BEHIND[0])?;
+    behind.retain(|element| element.key.starts_with(&interface(bridge)));
+    if behind.is_empty() {
+        return Ok(false);
+    }
+    let ports = [read(PORTS[0])?, read(ADDRESSED[0])?].concat();
+    Ok(ports
+        .iter()
+        .filter_map(publication_of)
+        .any(|one| is_at_loopback(&one) && behind.iter().any(|element| is_behind(element, one.container))))
+}
+
+/// Others publish and unpublish meanwhile. Whoever changes the ports comes here afterwards, and whoever writes looks
+/// whether that is still right: so the last one to write has written what is right.
+fn match_route_localnet(socket: &mut Socket, bridge: &str, mut wanted: bool) -> Result<()> {
+    while set_route_localnet(bridge, wanted)? {
+        wanted = leads_from_loopback(socket, bridge)?;
+    }
+    Ok(())
+}
+
+/// True if that changed it. A bridge that is not there needs none.
+fn set_route_localnet(bridge: &str, on: bool) -> Result<bool> {
+    let value = if on { "1" } else { "0" };
     match sysctl::read_ipv4(bridge, ROUTE_LOCALNET)? {
-        None => Err(failed(format!("set {ROUTE_LOCALNET} of {bridge:?}"))(Errno::ENODEV)),
+        None => Ok(false),
         // It may be right where it may not be written.
-        Some(now) if now.trim() == value => Ok(()),
-        Some(_) => sysctl::write_ipv4(bridge, ROUTE_LOCALNET, value),
+        Some(now) if now.trim() == value => Ok(false),
+        Some(_) => sysctl::write_ipv4(bridge, ROUTE_LOCALNET, value).map(|()| true),
     }
 }
 

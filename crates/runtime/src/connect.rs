@@ -567,6 +567,7 @@ fn forward(network: &Network) -> Result<Option<String>> {
     if wanted == Forwarding::default() {
         return Ok(None);
     }
+    coracle_net::bar_transit(wanted).map_err(failed)?;
     coracle_net::set_forwarding(wanted).map_err(failed)?;
     let families: Vec<&str> =
         [(wanted.v4, "net.ipv4.ip_forward"), (wanted.v6, "net.ipv6.conf.all.forwarding")]

@@ -10,6 +10,7 @@ use std::net::Ipv6Addr;
 use nix::libc::{self, c_int};
 
 use super::message::{Batch, find, message, message_of, number, parts, text};
+use crate::bridge::GROUP;
 use crate::netlink::{Request, attributes};
 
 pub(super) const TABLE: &str = "coracle";
@@ -109,6 +110,7 @@ pub(super) struct Set {
 /// (number of the type in nft(8), which needs it for its listing; bytes)
 type Field = (u32, u32);
 
+const FAMILY: Field = (2, 1);
 const ADDRESS4: Field = (7, 4);
 const ADDRESS6: Field = (8, 16);
 const PROTOCOL: Field = (12, 1);
@@ -128,13 +130,17 @@ pub(super) const PORTS: [&str; 2] = ["ports4", "ports6"];
 /// Ports published on one of them.
 pub(super) const ADDRESSED: [&str; 2] = ["addressed4", "addressed6"];
 
-pub(super) const SETS: [Set; 10] = [
+/// Family and link: one of the host's own, from when it became a router for our sake.
+pub(super) const UNROUTED: &str = "unrouted";
+
+pub(super) const SETS: [Set; 11] = [
     Set { name: BRIDGES, key: &[INTERFACE], data: &[], ranges: false },
     Set { name: INTERNAL, key: &[INTERFACE], data: &[], ranges: false },
     Set { name: ISOLATED, key: &[INTERFACE], data: &[], ranges: false },
     Set { name: WITHIN, key: &[INTERFACE, INTERFACE], data: &[], ranges: false },
     Set { name: BEHIND[0], key: &[INTERFACE, ADDRESS4], data: &[], ranges: true },
     Set { name: BEHIND[1], key: &[INTERFACE, ADDRESS6], data: &[], ranges: true },
+    Set { name: UNROUTED, key: &[FAMILY, INTERFACE], data: &[], ranges: false },
     Set { name: PORTS[0], key: &[PROTOCOL, PORT], data: &[ADDRESS4, PORT], ranges: false },
     Set { name: PORTS[1], key: &[PROTOCOL, PORT], data: &[ADDRESS6, PORT], ranges: false },
     Set { name: ADDRESSED[0], key: &[ADDRESS4, PROTOCOL, PORT], data: &[ADDRESS4, PORT], ranges: false },
@@ -166,12 +172,20 @@ struct Rule {
 enum Term {
     /// `iifname @…`
     Input(&'static str),
+    /// `iifname != @…`
+    NotInput(&'static str),
+    /// `iifgroup 0x636f7261`: a device that we made.
+    InputOurs,
     /// `oifname @…`
     Output(&'static str),
     /// `oifname != @…`
     NotOutput(&'static str),
     /// `iifname . oifname @…`
     InputOutput(&'static str),
+    /// `meta nfproto . iifname @…`
+    FamilyInput(&'static str),
+    /// `meta nfproto . oifname @…`
+    FamilyOutput(&'static str),
     /// `oifname . ip saddr @behind4`, or of IPv6.
     BackBehind(Family),
     /// `ip saddr 127.0.0.0/8`
@@ -205,7 +219,10 @@ use Family::{V4, V6};
 use Term::*;
 
 #[rustfmt::skip]
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 25] = [
+    // The host's end of a pair whose bridge was removed, or that was taken off it, would be a link of the host with
+    // none of the rules for containers. So would the bridge of a network that was flushed and is not admitted yet.
+    Rule { chain: "guard", comment: "no container past its bridge", terms: &[InputOurs, NotInput(BRIDGES), Drop] },
     // With route_localnet a packet to 127.0.0.1 that comes from a bridge would be the host's own.
     Rule { chain: "guard", comment: "the host's loopback is not for containers", terms: &[Input(BRIDGES), LoopbackDestination(V4), Drop] },
     Rule { chain: "guard", comment: "nor theirs to send from", terms: &[Input(BRIDGES), LoopbackSource, Drop] },
@@ -225,6 +242,7 @@ const RULES: [Rule; 23] = [
     Rule { chain: "postrouting", comment: "to a neighbour by a published IPv6 port", terms: &[Translated, BackBehind(V6), Masquerade] },
     Rule { chain: "postrouting", comment: "from the host's loopback", terms: &[Output(BRIDGES), LoopbackSource, Masquerade] },
     Rule { chain: "postrouting", comment: "from a container to elsewhere", terms: &[Input(BRIDGES), NotOutput(BRIDGES), Masquerade] },
+    Rule { chain: "forward", comment: "the host is a router for containers only", terms: &[FamilyInput(UNROUTED), FamilyOutput(UNROUTED), Drop] },
     Rule { chain: "forward", comment: "answers", terms: &[Established, Accept] },
     Rule { chain: "forward", comment: "within a network", terms: &[InputOutput(WITHIN), Accept] },
     Rule { chain: "forward", comment: "internal: not out", terms: &[Input(INTERNAL), Drop] },
@@ -368,14 +386,23 @@ impl Term {
 
     fn put(&self, body: Request) -> Request {
         const NETWORK: c_int = libc::NFT_PAYLOAD_NETWORK_HEADER;
+        const NFPROTO: c_int = libc::NFT_META_NFPROTO;
         const IIFNAME: c_int = libc::NFT_META_IIFNAME;
         const OIFNAME: c_int = libc::NFT_META_OIFNAME;
         match *self {
             Input(set) => lookup(load("meta", IIFNAME, 0, body), set, None, 0),
+            NotInput(set) => lookup(load("meta", IIFNAME, 0, body), set, None, libc::NFT_LOOKUP_F_INV),
+            InputOurs => equal(&GROUP.to_ne_bytes(), load("meta", libc::NFT_META_IIFGROUP, 0, body)),
             Output(set) => lookup(load("meta", OIFNAME, 0, body), set, None, 0),
             NotOutput(set) => lookup(load("meta", OIFNAME, 0, body), set, None, libc::NFT_LOOKUP_F_INV),
             InputOutput(set) => {
                 lookup(load("meta", OIFNAME, 4, load("meta", IIFNAME, 0, body)), set, None, 0)
+            }
+            FamilyInput(set) => {
+                lookup(load("meta", IIFNAME, 1, load("meta", NFPROTO, 0, body)), set, None, 0)
+            }
+            FamilyOutput(set) => {
+                lookup(load("meta", OIFNAME, 1, load("meta", NFPROTO, 0, body)), set, None, 0)
             }
             BackBehind(family) => {
                 let body = load("meta", OIFNAME, 0, only(family, body));

@@ -14,6 +14,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::*;
+use crate::bridge::GROUP;
 use crate::network::Range;
 use crate::tests::{current, enter, ip};
 
@@ -185,7 +186,8 @@ impl World {
         ];
         host.ip_batch(plugs.iter().map(|(place, name, ..)| {
             let netns = format!("/proc/{}/fd/{}", std::process::id(), place.0.as_raw_fd());
-            format!("link add {name} type veth peer name eth0 netns {netns}")
+            let group = if *name == "up0" { 0 } else { GROUP };
+            format!("link add {name} group {group} type veth peer name eth0 netns {netns}")
         }));
         for (place, ..) in &plugs {
             place.ip("link set eth0 up");
@@ -194,7 +196,7 @@ impl World {
             vec!["addr add 192.0.2.2/24 dev up0".to_string(), "addr add 2001:db8::2/64 nodad dev up0".into()];
         for number in [1, 2] {
             let bridge = format!("coracle{number}");
-            lines.push(format!("link add {bridge} type bridge"));
+            lines.push(format!("link add {bridge} group {GROUP} type bridge"));
             lines.push(format!("addr add 10.90.{number}.1/24 dev {bridge}"));
             lines.push(format!("addr add fd90:{number}::1/64 nodad dev {bridge}"));
             lines.push(format!("link set {bridge} up"));
@@ -277,8 +279,9 @@ fn ask(from: &Place, to: &str, server: &UdpSocket) -> String {
 /// Is what is sent to this address stopped on its way? Then the server hears only of what the host tells it next, at
 /// `direct`, an address of the server's place.
 fn is_stopped(world: &World, from: &Place, to: &str, server: &UdpSocket, direct: &str) -> bool {
-    from.udp("0.0.0.0:0").send_to(b"stop", to).unwrap();
-    world.host.udp("0.0.0.0:0").send_to(b"next", direct).unwrap();
+    let any = if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    from.udp(any).send_to(b"stop", to).unwrap();
+    world.host.udp(any).send_to(b"next", direct).unwrap();
     let mut word = [0; 4];
     server.recv(&mut word).unwrap_or_else(|error| panic!("{direct}: {error}"));
     if &word == b"next" {
@@ -397,7 +400,7 @@ fn a_container_reaches_its_own_published_port_and_a_neighbours() {
 fn what_is_not_published_is_not_reached_by_a_direct_route() {
     world(|world| {
         let World { client, host, neighbours: [one, _], .. } = &world;
-        world.admit(&[network(1)]);
+        world.admit(&[network(1), network(2)]);
         world.publish(&["80/udp=10.90.1.2:80"]);
         introduce(&world);
         let server = one.udp("10.90.1.2:80");
@@ -464,7 +467,8 @@ fn the_hosts_loopback_is_not_reached_from_outside_of_it() {
     world(|world| {
         let World { client, host, neighbours: [one, _], stranger } = &world;
         world.admit(&[network(1), network(2)]);
-        world.publish(&["127.0.0.1:81/udp=10.90.2.2:80"]);
+        // The second one has the bridge of the first container's network let its packets to 127.0.0.1 in.
+        world.publish(&["127.0.0.1:81/udp=10.90.2.2:80", "127.0.0.1:82/udp=10.90.1.3:80"]);
         introduce(&world);
         for (place, gateway) in [(client, "192.0.2.2"), (one, "10.90.1.1")] {
             place.ip("route del local 127.0.0.0/8 dev lo table local");
@@ -493,7 +497,8 @@ fn the_hosts_loopback_is_not_reached_from_outside_of_it() {
 fn the_hosts_loopback_does_not_come_from_a_container() {
     world(|world| {
         let World { host, neighbours: [one, _], .. } = &world;
-        world.admit(&[network(1)]);
+        world.admit(&[network(1), network(2)]);
+        world.publish(&["82/udp=10.90.1.3:80"]);
         introduce(&world);
         one.set("ipv4/conf/eth0/route_localnet", "1");
         let spoof = one.udp("127.0.0.2:0");
@@ -511,13 +516,190 @@ fn the_hosts_loopback_does_not_come_from_a_container() {
     });
 }
 
+/// A host's end that is on no bridge, and a bridge that the table does not know, are no ways into the host.
+#[test]
+fn a_container_has_no_way_in_but_by_its_bridge() {
+    world(|world| {
+        let World { host, neighbours: [one, _], stranger, .. } = &world;
+        for device in ["all", "port1-2"] {
+            host.set(&format!("ipv4/conf/{device}/rp_filter"), "0");
+        }
+        world.admit(&[network(1), network(2)]);
+        introduce(&world);
+        world.host.with(|| dismiss(&network(2)).unwrap());
+        host.ip("link set port1-2 nomaster");
+        let link = host.with(|| ip("-o link show dev port1-2"));
+        let mac = link.split_once("link/ether ").unwrap().1.split(' ').next().unwrap().to_string();
+        for gateway in ["10.90.1.1", "fd90:1::1"] {
+            one.ip(&format!("neigh replace {gateway} lladdr {mac} nud permanent dev eth0"));
+        }
+        let services = [host.udp("0.0.0.0:80"), host.udp("[::]:81")];
+        let ways = [
+            (one, "10.90.1.1:80", &services[0]),
+            (one, "[fd90:1::1]:81", &services[1]),
+            (stranger, "10.90.2.1:80", &services[0]),
+        ];
+        for (from, to, service) in ways {
+            assert!(is_stopped(&world, from, to, service, to), "{to}");
+        }
+        // What is no device of ours is somebody else's.
+        host.ip("link set port1-2 group 0");
+        assert!(!is_stopped(&world, one, ways[0].1, ways[0].2, ways[0].1));
+        host.ip(&format!("link set port1-2 group {GROUP}"));
+        host.nft("flush chain inet coracle guard");
+        for (from, to, service) in ways {
+            assert!(!is_stopped(&world, from, to, service, to), "{to}");
+        }
+    });
+}
+
+/// `route_localnet` of networks 1 and 2.
+fn routed_to_loopback() -> [bool; 2] {
+    [1, 2].map(|number| {
+        let path = format!("/proc/sys/net/ipv4/conf/coracle{number}/route_localnet");
+        fs::read_to_string(path).unwrap() == "1\n"
+    })
+}
+
+/// A bridge lets packets with loopback addresses in only while that is of use: nothing stops them when somebody flushes
+/// the rules.
+#[test]
+fn the_loopback_is_routed_while_a_port_needs_it() {
+    world(|world| {
+        world.host.with(|| {
+            let on = |texts: &[&str]| texts.iter().map(|text| publication(text)).collect::<Vec<_>>();
+            admit(&network(1)).unwrap();
+            admit(&network(2)).unwrap();
+            assert_eq!(routed_to_loopback(), [false, false]);
+            let elsewhere = on(&[
+                "192.0.2.2:80/tcp=10.90.1.2:80",
+                "80/tcp=[fd90:1::2]:80",
+                "[::1]:81/tcp=[fd90:1::2]:80",
+            ]);
+            publish(&elsewhere).unwrap();
+            assert_eq!(routed_to_loopback(), [false, false]);
+            for text in
+                ["82/udp=10.90.1.2:80", "0.0.0.0:82/udp=10.90.1.2:80", "127.0.0.2:82/tcp=10.90.1.2:80"]
+            {
+                publish(&on(&[text])).unwrap();
+                assert_eq!(routed_to_loopback(), [true, false], "{text}");
+                unpublish(&on(&[text])).unwrap();
+                assert_eq!(routed_to_loopback(), [false, false], "{text}");
+            }
+            let [first, second] = [on(&["83/tcp=10.90.1.2:80"]), on(&["127.0.0.1:84/tcp=10.90.1.3:80"])];
+            publish(&first).unwrap();
+            publish(&second).unwrap();
+            publish(&on(&["85/tcp=10.90.2.2:80"])).unwrap();
+            assert_eq!(publish(&first).unwrap_err().errno, Errno::EEXIST);
+            unpublish(&first).unwrap();
+            assert_eq!(routed_to_loopback(), [true, true], "another container's port");
+            unpublish(&second).unwrap();
+            assert_eq!(routed_to_loopback(), [false, true]);
+
+            // A bridge that was removed by hand, and made again.
+            publish(&first).unwrap();
+            fs::write("/proc/sys/net/ipv4/conf/coracle1/route_localnet", "0").unwrap();
+            admit(&network(1)).unwrap();
+            assert_eq!(routed_to_loopback(), [true, true]);
+            // And what a flush left of it.
+            nft("flush ruleset");
+            admit(&network(1)).unwrap();
+            assert_eq!(routed_to_loopback(), [false, true], "until the network is admitted");
+            unpublish(&on(&["85/tcp=10.90.2.2:80"])).unwrap();
+            assert_eq!(routed_to_loopback(), [false, false], "found without the table");
+        });
+    });
+}
+
+#[test]
+fn the_loopback_is_routed_as_the_last_one_wants() {
+    world(|world| {
+        let World { host, .. } = &world;
+        world.admit(&[network(1), network(2)]);
+        let start = std::sync::Barrier::new(8);
+        for stays in [false, true, false] {
+            std::thread::scope(|scope| {
+                for thread in 0..8 {
+                    let start = &start;
+                    scope.spawn(move || {
+                        enter(&host.0);
+                        let port = [publication(&format!("{}/tcp=10.90.1.2:80", 80 + thread))];
+                        unpublish(&port).unwrap();
+                        start.wait();
+                        for _ in 0..4 {
+                            publish(&port).unwrap();
+                            unpublish(&port).unwrap();
+                        }
+                        if stays && thread == 0 {
+                            publish(&port).unwrap();
+                        }
+                    });
+                }
+            });
+            assert_eq!(host.with(routed_to_loopback), [stays, false]);
+        }
+    });
+}
+
+#[test]
+fn a_host_that_forwards_for_containers_only() {
+    world(|world| {
+        let World { client, host, neighbours: [one, _], .. } = &world;
+        let other = Place::new();
+        let plug = |number: u8| {
+            let netns = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_raw_fd());
+            host.ip(&format!("link add up{number} type veth peer name eth{number} netns {netns}"));
+            other.ip_batch([
+                format!("addr add 198.51.{number}.1/24 dev eth{number}"),
+                format!("addr add 2001:db8:{number}::1/64 nodad dev eth{number}"),
+                format!("link set eth{number} up"),
+                format!("route add 192.0.2.0/24 via 198.51.{number}.2 metric {number}"),
+                format!("route add 2001:db8::/64 via 2001:db8:{number}::2 metric {number}"),
+            ]);
+            host.ip_batch([
+                format!("addr add 198.51.{number}.2/24 dev up{number}"),
+                format!("addr add 2001:db8:{number}::2/64 nodad dev up{number}"),
+                format!("link set up{number} up"),
+            ]);
+            other.with(wait_for_carriers);
+            client.ip(&format!("route add 198.51.{number}.0/24 via 192.0.2.2"));
+            client.ip(&format!("route add 2001:db8:{number}::/64 via 2001:db8::2"));
+        };
+        let to = |number: u8| format!("198.51.{number}.1:80");
+        plug(1);
+        let error = host.with(|| bar_transit(Forwarding { v4: true, v6: false })).unwrap_err();
+        assert_eq!(error.errno, Errno::ENOENT, "there is no table");
+        world.admit(&[network(1), network(2)]);
+        introduce(&world);
+        let server = other.udp("0.0.0.0:80");
+        assert!(!is_stopped(&world, client, &to(1), &server, &to(1)));
+        for _ in 0..2 {
+            host.with(|| bar_transit(Forwarding { v4: true, v6: false })).unwrap();
+        }
+        assert!(is_stopped(&world, client, &to(1), &server, &to(1)));
+        // The other family, containers, and a link that somebody makes afterwards.
+        ask(client, "[2001:db8:1::1]:81", &other.udp("[::]:81"));
+        ask(one, &to(1), &server);
+        ask(one, "192.0.2.1:80", &client.udp("0.0.0.0:80"));
+        plug(2);
+        assert!(!is_stopped(&world, client, &to(2), &server, &to(2)));
+        // It outlives the table's being made anew.
+        host.nft("flush chain inet coracle forward");
+        assert!(!is_stopped(&world, client, &to(1), &server, &to(1)));
+        world.admit(&[network(1)]);
+        assert!(is_stopped(&world, client, &to(1), &server, &to(1)));
+        let text = host.nft("list set inet coracle unrouted");
+        assert!(text.contains("type nf_proto . ifname") && text.contains("ipv4 . \"up1\""), "{text}");
+    });
+}
+
 #[test]
 fn many_admit_at_once() {
     world(|world| {
         let World { host, .. } = &world;
         world.admit(&[network(1), network(2)]);
         let once = host.nft("list table inet coracle");
-        assert_eq!(comments(&once).len(), 23, "{once}");
+        assert_eq!(comments(&once).len(), 25, "{once}");
         for _ in 0..10 {
             host.nft("flush ruleset");
             let start = std::sync::Barrier::new(8);
@@ -771,7 +953,9 @@ fn a_network_goes_and_the_table_with_the_last() {
             admit(&isolated).unwrap();
             admit(&isolated).unwrap();
             let path = "/proc/sys/net/ipv4/conf/coracle2/route_localnet";
+            publish(&[publication("80/tcp=10.90.2.2:80")]).unwrap();
             assert_eq!(fs::read_to_string(path).unwrap(), "1\n");
+            nft("flush map inet coracle ports4");
             // The flags are those of the table.
             dismiss(&network(2)).unwrap();
             assert_eq!(nft("list table inet coracle"), one);
@@ -837,8 +1021,12 @@ fn a_bridge_that_is_none() {
                 assert_eq!(error.to_string(), format!("bridge {bridge:?}: invalid argument"));
             }
             assert_eq!(nft("list ruleset"), "");
-            let error = admit(&network(9)).unwrap_err().to_string();
-            assert_eq!(error, "set route_localnet of \"coracle9\": no such device");
+            // One that somebody has removed.
+            admit(&network(9)).unwrap();
+            let port = [publication("80/tcp=10.90.9.2:80")];
+            publish(&port).unwrap();
+            unpublish(&port).unwrap();
+            dismiss(&network(9)).unwrap();
         });
     });
 }
