@@ -28,6 +28,7 @@ fn main() -> Outcome<()> {
         mtu: 0,
         internal: false,
         isolate: false,
+        store: "".into(),
     })?;
     println!("bridge: {:.2} ms", ms(start.elapsed()));
     let mut times = Vec::new();

@@ -453,6 +453,7 @@ mod tests {
             mtu: 0,
             internal: false,
             isolate: false,
+            store: "".into(),
         };
         assert_eq!(raise_bridge(&network), Ok(true));
     }

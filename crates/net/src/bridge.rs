@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The bridge of a network: made, recognised as ours, removed; and what a new subnet must keep clear of.
 //!
-//! Never touches a device that does not bear our mark. Works in the network namespace of the calling thread; names
+//! Never touches a device that does not bear the network's mark, which says of which store it is. Works in the network namespace of the calling thread; names
 //! and subnets come from the caller, who keeps other processes from attaching to a bridge while it is removed.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -13,6 +15,7 @@ use nix::libc;
 use crate::attach::{await_addresses, because, ipv6, mac_for, permission};
 use crate::netlink::{Address, Link, Request, Socket};
 use crate::network::{Network, Subnet};
+use crate::store::hash;
 use crate::sysctl;
 use crate::{Error, Result, failed, is_name};
 
@@ -23,8 +26,15 @@ pub(crate) const GROUP: u32 = 0x636f_7261;
 /// Longer ones are refused by the kernel (IFALIASZ, with the NUL).
 const ALIAS: usize = 255;
 
+/// How an alias begins.
+const MARK: &str = "coracle ";
+
+/// Between the hash of a path and its end.
+const CUT: &str = "..";
+
 /// Make the network's bridge unless it is there, and give it the gateways' addresses; true: this call has made it.
-/// May be called by several processes at once. EEXIST: something that is not this network's bridge has the name.
+/// May be called by several processes at once. EEXIST: something that is no bridge of ours has the name; ENOTUNIQ: the
+/// bridge of another network, or of another store's network, has it, or has addresses of the subnet.
 /// A bridge takes no router advertisements: a container must not become the host's router (CVE-2020-13401).
 pub fn raise_bridge(network: &Network) -> Result<bool> {
     let name = &network.bridge;
@@ -56,7 +66,7 @@ pub(crate) fn foreign_links() -> Result<Vec<String>> {
 fn raise(network: &Network) -> Result<bool> {
     let name = &network.bridge;
     check_name(name)?;
-    let alias = format!("coracle {}", network.name);
+    let alias = alias(&network.name, &network.store);
     if alias.len() > ALIAS || alias.contains('\0') {
         return Err(failed(format!("network name {:?}", network.name))(Errno::EINVAL));
     }
@@ -66,7 +76,8 @@ fn raise(network: &Network) -> Result<bool> {
     // Nearly always: and to change a link takes a lock for which one may wait long.
     match socket.link(name) {
         Ok(link) if is_complete(&mut socket, &link, network, &alias, &addresses)? => return Ok(false),
-        Ok(_) | Err(Errno::ENODEV) => {}
+        Ok(_) => {}
+        Err(Errno::ENODEV) => has_its_addresses(&mut socket, network)?,
         Err(errno) => return Err(failed("find it")(errno)),
     }
     // A MAC of its own: else it would be the lowest one of its ports, another one with each container, and what the
@@ -84,7 +95,7 @@ fn raise(network: &Network) -> Result<bool> {
     };
     let done = complete(&mut socket, network, &alias, &addresses);
     if done.is_err() && made {
-        let undo = remove(&mut socket, name).err().map(|undo| format!("it is still there: {undo}"));
+        let undo = remove(&mut socket, network).err().map(|undo| format!("it is still there: {undo}"));
         return done.map(|()| made).map_err(|error| Error { undo, ..error });
     }
     done.map(|()| made)
@@ -110,7 +121,7 @@ fn is_complete(
 /// The same whoever has made it: that one may not have come so far, or have been killed.
 fn complete(socket: &mut Socket, network: &Network, alias: &str, addresses: &[(IpAddr, u8)]) -> Result<()> {
     let link = socket.link(&network.bridge).map_err(failed("find it"))?;
-    not_ours(&link, Some(alias))?;
+    not_ours(&link, network)?;
     sysctl::write_ipv6(&network.bridge, "accept_ra", "0")?;
     let mut set = Request::new(libc::RTM_SETLINK, libc::NLM_F_ACK)
         .link(link.index, libc::IFF_UP as u32)
@@ -141,22 +152,30 @@ fn complete(socket: &mut Socket, network: &Network, alias: &str, addresses: &[(I
     await_addresses(socket, addresses)
 }
 
-/// Remove a bridge of ours; false: there is none of this name. EEXIST: the name is somebody else's; EBUSY: it has
-/// ports. A port that joins at this very moment is left without a bridge.
-pub fn remove_bridge(name: &str) -> Result<bool> {
+/// Remove the network's bridge; false: there is none of this name. EEXIST: the name is somebody else's; ENOTUNIQ: another
+/// network's; EBUSY: it has ports. A port that joins at this very moment is left without a bridge.
+pub fn remove_bridge(network: &Network) -> Result<bool> {
     let remove = || {
-        check_name(name)?;
-        remove(&mut Socket::open().map_err(failed("netlink socket"))?, name)
+        check_name(&network.bridge)?;
+        remove(&mut Socket::open().map_err(failed("netlink socket"))?, network)
     };
-    remove().map_err(|error| of(name, error))
+    remove().map_err(|error| of(&network.bridge, error))
 }
 
-fn remove(socket: &mut Socket, name: &str) -> Result<bool> {
-    let link = match socket.link(name) {
+/// The name of the bridge that bears this network's mark, whatever its definition says.
+pub fn find_bridge(network: &Network) -> Result<Option<String>> {
+    let alias = alias(&network.name, &network.store);
+    let mut socket = Socket::open().map_err(failed("netlink socket"))?;
+    let links = socket.links().map_err(failed("list devices"))?;
+    Ok(links.into_iter().find(|link| is_ours(link) && link.alias == alias).map(|link| link.name))
+}
+
+fn remove(socket: &mut Socket, network: &Network) -> Result<bool> {
+    let link = match socket.link(&network.bridge) {
         Err(Errno::ENODEV) => return Ok(false),
         other => other.map_err(failed("find it"))?,
     };
-    not_ours(&link, None)?;
+    not_ours(&link, network)?;
     let mut ports = socket.links().map_err(failed("list its ports"))?;
     ports.retain(|port| port.master == link.index);
     if !ports.is_empty() {
@@ -172,21 +191,77 @@ fn remove(socket: &mut Socket, name: &str) -> Result<bool> {
     }
 }
 
+/// `coracle NAME STORE`: whose bridge it is. Of a path that is too long, a hash and the end. What is not printed is escaped.
+pub(crate) fn alias(name: &str, store: &Path) -> String {
+    let path = store.as_os_str().as_bytes().escape_ascii().to_string();
+    if path.is_empty() {
+        return format!("{MARK}{name}");
+    }
+    let room = ALIAS.saturating_sub(MARK.len() + name.len() + 1);
+    if path.len() <= room {
+        return format!("{MARK}{name} {path}");
+    }
+    let hash = hash(&path);
+    // All of it is ASCII.
+    let end = path.get(path.len() - room.saturating_sub(hash.len() + CUT.len()).min(path.len())..);
+    format!("{MARK}{name} {hash}{CUT}{}", end.unwrap_or_default())
+}
+
+fn is_ours(link: &Link) -> bool {
+    link.kind == "bridge" && link.group == GROUP
+}
+
 /// Ours is a bridge in our group. An alias says of which network; a bridge that was just made has none.
-fn not_ours(link: &Link, alias: Option<&str>) -> Result<()> {
-    let why = if link.kind != "bridge" {
-        format!("a device that is no bridge has the name{}", kind(link))
+fn not_ours(link: &Link, network: &Network) -> Result<()> {
+    let (errno, why) = if link.kind != "bridge" {
+        (Errno::EEXIST, format!("a device that is no bridge has the name{}", kind(link)))
     } else if link.group != GROUP {
-        "a bridge that Coracle has not made has the name".to_string()
-    } else if let Some(alias) = alias
-        && !link.alias.is_empty()
-        && link.alias != alias
-    {
-        format!("it belongs to another network: {:?}", link.alias)
+        (Errno::EEXIST, "a bridge that Coracle has not made has the name".to_string())
+    } else if !link.alias.is_empty() && link.alias != alias(&network.name, &network.store) {
+        let again =
+            format!("`oar network rm {}`, and when it is made again it has another bridge", network.name);
+        (Errno::ENOTUNIQ, format!("it belongs to {}; {again}", owner(&link.alias)))
     } else {
         return Ok(());
     };
-    Err(because(Some(why), failed("it is not ours")(Errno::EEXIST)))
+    Err(because(Some(why), failed("it is not ours")(errno)))
+}
+
+/// Who an alias says it is.
+fn owner(alias: &str) -> String {
+    let printed = Some(alias).filter(|alias| !alias.contains(char::is_control));
+    match printed.and_then(|alias| alias.strip_prefix(MARK)).and_then(|rest| rest.split_once(' ')) {
+        Some((name, store)) => {
+            let root = store.strip_suffix("/@network").unwrap_or(store);
+            format!("network {name:?} of the state root {root}")
+        }
+        None => format!("another network: {alias:?}"),
+    }
+}
+
+/// Two definitions that were made before either was up may have the same addresses.
+fn has_its_addresses(socket: &mut Socket, network: &Network) -> Result<()> {
+    let links = socket.links().map_err(failed("list devices"))?;
+    let there = socket.all_addresses().map_err(failed("list addresses"))?;
+    // Its own may have been made since.
+    for link in links.iter().filter(|link| is_ours(link) && link.name != network.bridge) {
+        let mut theirs = there
+            .iter()
+            .filter(|(index, _)| *index == link.index)
+            .filter_map(|(_, address)| address.subnet());
+        let overlap =
+            |theirs: &Subnet| network.subnets.iter().find(|range| range.subnet.overlaps(theirs)).copied();
+        if let Some((theirs, range)) = theirs.find_map(|theirs| Some((theirs, overlap(&theirs)?))) {
+            let why = format!(
+                "{theirs} is on bridge {:?} of {}; `oar network rm {}`, and it can be made again with another subnet",
+                link.name,
+                owner(&link.alias),
+                network.name
+            );
+            return Err(because(Some(why), failed(format!("its subnet {}", range.subnet))(Errno::ENOTUNIQ)));
+        }
+    }
+    Ok(())
 }
 
 fn kind(link: &Link) -> String {
@@ -204,24 +279,46 @@ fn of(name: &str, error: Error) -> Error {
     Error { what: format!("bridge {name:?}: {}", error.what), ..error }
 }
 
-/// Where the destinations of all routes are, of all tables, and the subnets of all addresses; sorted. Without default
-/// routes, also those that are cut in two halves, as VPNs do to be before another one.
-pub fn occupied() -> Result<Vec<Subnet>> {
+/// What of the host a new network must keep clear of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Occupied {
+    /// Where the destinations of all routes are, of all tables, and the subnets of all addresses; sorted. Without default
+    /// routes, also those that are cut in two halves, as VPNs do to be before another one.
+    pub subnets: Vec<Subnet>,
+    pub links: Vec<OccupiedName>,
+}
+
+/// The name of a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OccupiedName {
+    pub name: String,
+    /// Of a bridge of ours: whose it is. Else empty.
+    pub alias: String,
+}
+
+/// Of the caller's network namespace.
+pub fn occupied() -> Result<Occupied> {
     let mut socket = Socket::open().map_err(failed("netlink socket"))?;
     let routes = socket.routes().map_err(failed("list routes"))?;
     let addresses = socket.all_addresses().map_err(failed("list addresses"))?;
-    let mut all: Vec<Subnet> = routes.iter().map(|route| route.destination).collect();
-    all.extend(addresses.iter().filter_map(|(_, address)| address.subnet()));
-    all.retain(|subnet| subnet.prefix > 1);
-    all.sort();
-    all.dedup();
-    Ok(all)
+    let links = socket.links().map_err(failed("list devices"))?;
+    let mut subnets: Vec<Subnet> = routes.iter().map(|route| route.destination).collect();
+    subnets.extend(addresses.iter().filter_map(|(_, address)| address.subnet()));
+    subnets.retain(|subnet| subnet.prefix > 1);
+    subnets.sort();
+    subnets.dedup();
+    let links = links.into_iter().map(|link| OccupiedName {
+        alias: if is_ours(&link) { link.alias } else { String::new() },
+        name: link.name,
+    });
+    Ok(Occupied { subnets, links: links.collect() })
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::os::fd::AsFd;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::tests::{between, current, ip, within};
@@ -239,6 +336,7 @@ mod tests {
             mtu: 0,
             internal: false,
             isolate: false,
+            store: PathBuf::new(),
         }
     }
 
@@ -271,8 +369,8 @@ mod tests {
             assert_eq!(setting.unwrap().trim(), "0");
             assert_eq!(raise_bridge(&web()), Ok(false));
             assert_eq!(ip("-o addr show dev br0"), addresses);
-            assert_eq!(remove_bridge("br0"), Ok(true));
-            assert_eq!(remove_bridge("br0"), Ok(false));
+            assert_eq!(remove_bridge(&web()), Ok(true));
+            assert_eq!(remove_bridge(&web()), Ok(false));
         });
     }
 
@@ -304,7 +402,7 @@ mod tests {
                 });
                 assert_eq!(made, 1);
                 assert_eq!(ip("-o -4 addr show dev br0").lines().count(), 1);
-                assert_eq!(remove_bridge("br0"), Ok(true));
+                assert_eq!(remove_bridge(&web()), Ok(true));
             }
         });
     }
@@ -319,7 +417,7 @@ mod tests {
             between(|_| {
                 ip(make);
                 let before = ip("-o -d link");
-                for error in [raise_bridge(&web()).map(drop), remove_bridge("br0").map(drop)] {
+                for error in [raise_bridge(&web()).map(drop), remove_bridge(&web()).map(drop)] {
                     assert_eq!(error.unwrap_err().to_string(), format!("{taken} ({says})"));
                 }
                 assert_eq!(ip("-o -d link"), before);
@@ -329,8 +427,64 @@ mod tests {
             assert_eq!(raise_bridge(&web()), Ok(true));
             let other = network("mail", &[("10.8.0.0/24", "10.8.0.1")]);
             let error = raise_bridge(&other).unwrap_err().to_string();
-            assert_eq!(error, format!("{taken} (it belongs to another network: \"coracle web\")"));
+            let says = "bridge \"br0\": it is not ours: name not unique on network (it belongs to another network: \
+                        \"coracle web\"; `oar network rm mail`, and when it is made again it has another bridge)";
+            assert_eq!(error, says);
             assert!(!ip("-o addr").contains("10.8.0.1"));
+        });
+    }
+
+    /// Two state roots on one host.
+    #[test]
+    fn another_stores_bridge_is_left_alone() {
+        let of = |store: &str| Network { store: PathBuf::from(store), ..web() };
+        let (ours, theirs) = (of("/run/a/@network"), of("/run/b/@network"));
+        between(|_| {
+            assert_eq!(raise_bridge(&theirs), Ok(true));
+            let before = ip("-o -d addr");
+            let says = "bridge \"br0\": it is not ours: name not unique on network (it belongs to network \"web\" of the \
+                        state root /run/b; `oar network rm web`, and when it is made again it has another bridge)";
+            for error in [raise_bridge(&ours).map(drop), remove_bridge(&ours).map(drop)] {
+                assert_eq!(error.unwrap_err().to_string(), says);
+            }
+            // The same addresses, by another name.
+            let other = Network { name: "mail".into(), bridge: "br1".into(), ..ours.clone() };
+            let error = raise_bridge(&other).unwrap_err();
+            let says = "bridge \"br1\": its subnet 10.9.0.0/24: name not unique on network (10.9.0.0/24 is on bridge \
+                        \"br0\" of network \"web\" of the state root /run/b; `oar network rm mail`, and it can be made \
+                        again with another subnet)";
+            assert_eq!(error.to_string(), says);
+            assert_eq!(ip("-o -d addr"), before);
+            assert_eq!(find_bridge(&ours), Ok(None));
+            assert_eq!(
+                find_bridge(&Network { bridge: String::new(), ..theirs.clone() }),
+                Ok(Some("br0".into()))
+            );
+            let links = occupied().unwrap().links;
+            let br0 = OccupiedName { name: "br0".into(), alias: "coracle web /run/b/@network".into() };
+            assert!(links.contains(&br0), "{links:?}");
+            assert!(links.contains(&OccupiedName { name: "lo".into(), alias: String::new() }), "{links:?}");
+            assert_eq!(remove_bridge(&theirs), Ok(true));
+            assert_eq!(raise_bridge(&ours), Ok(true));
+        });
+    }
+
+    #[test]
+    fn an_alias_fits_and_names_one_store() {
+        assert_eq!(alias("web", Path::new("/run/oar/@network")), "coracle web /run/oar/@network");
+        assert_eq!(alias("web", Path::new("/a\n\u{e9}")), "coracle web /a\\n\\xc3\\xa9");
+        let name = "n".repeat(64);
+        let long = |first: &str| alias(&name, Path::new(&format!("/{first}{}/@network", "x".repeat(4000))));
+        assert_eq!(long("a").len(), ALIAS);
+        assert!(long("a").ends_with("xx/@network"), "{}", long("a"));
+        assert_ne!(long("a"), long("b"));
+        let just = "/".repeat(ALIAS - "coracle web ".len());
+        assert_eq!(alias("web", Path::new(&just)), format!("coracle web {just}"));
+        between(|_| {
+            let network = Network { store: format!("/{}/@network", "x".repeat(4000)).into(), ..web() };
+            assert_eq!(raise_bridge(&network), Ok(true));
+            assert_eq!(raise_bridge(&network), Ok(false));
+            assert_eq!(remove_bridge(&network), Ok(true));
         });
     }
 
@@ -339,12 +493,12 @@ mod tests {
         between(|container: &File| {
             raise_bridge(&web()).unwrap();
             attach(&[endpoint("eth0"), endpoint("eth1")], container.as_fd()).unwrap();
-            let error = remove_bridge("br0").unwrap_err();
+            let error = remove_bridge(&web()).unwrap_err();
             assert_eq!(error.errno, Errno::EBUSY);
             let says = "bridge \"br0\": remove it: device or resource busy (2 attached: oar-eth0, oar-eth1)";
             assert_eq!(error.to_string(), says);
             detach(&["oar-eth0".to_string(), "oar-eth1".to_string()]).unwrap();
-            assert_eq!(remove_bridge("br0"), Ok(true));
+            assert_eq!(remove_bridge(&web()), Ok(true));
         });
     }
 
@@ -403,7 +557,7 @@ mod tests {
                     error.to_string(),
                     format!("bridge \"br0\": make it: operation not permitted ({why})")
                 );
-                assert_eq!(remove_bridge("br0"), Ok(false));
+                assert_eq!(remove_bridge(&web()), Ok(false));
             });
         }
         let output = std::process::Command::new("setpriv")
@@ -420,7 +574,7 @@ mod tests {
     #[test]
     fn what_is_occupied() {
         between(|_| {
-            assert_eq!(occupied(), Ok(vec![]));
+            assert_eq!(occupied().unwrap().subnets, []);
             ip("link set lo up");
             raise_bridge(&web()).unwrap();
             ip("addr add 10.7.0.1 peer 10.7.9.0/24 dev br0");
@@ -431,7 +585,7 @@ mod tests {
                 ip(&format!("route add {default} dev br0"));
             }
             ip("-6 route add default dev br0");
-            let all = occupied().unwrap();
+            let all = occupied().unwrap().subnets;
             // Every destination that `ip` knows, which leaves out the prefix of a single address.
             let mut seen = 0;
             for text in [ip("-4 -o route show table all"), ip("-6 -o route show table all")] {
@@ -463,7 +617,7 @@ mod tests {
         between(|_| {
             raise_bridge(&network("web", &[])).unwrap();
             ip("addr add 10.9.0.5/24 dev br0 noprefixroute");
-            let all = occupied().unwrap();
+            let all = occupied().unwrap().subnets;
             assert!(all.contains(&Subnet::of(IpAddr::from([10, 9, 0, 0]), 24).unwrap()), "{all:?}");
         });
     }

@@ -150,19 +150,18 @@ impl Store {
 
     /// From here on nobody can claim an address: the directory is gone. Whoever finds that waits for the store's lock,
     /// which the caller has.
-    pub(crate) fn close_claims(&self, network: &Network, alive: &dyn Fn(&str) -> bool) -> Result<()> {
-        let directory = self.claims_of(&network.name);
+    pub(crate) fn close_claims(&self, network: &str, alive: &dyn Fn(&str) -> bool) -> Result<()> {
+        let directory = self.claims_of(network);
         let failed =
             |error: &std::io::Error| StoreError::io(format!("remove {}", directory.display()), error);
         let mut looks = 0;
         loop {
             remove_where(&directory, &|owner| !alive(owner))?;
-            let mut users: Vec<String> =
-                self.claims(&network.name)?.into_iter().map(|(_, owner)| owner).collect();
+            let mut users: Vec<String> = self.claims(network)?.into_iter().map(|(_, owner)| owner).collect();
             users.sort();
             users.dedup();
             if !users.is_empty() {
-                return Err(in_use(&network.name, &users));
+                return Err(in_use(network, &users));
             }
             for last in LAST {
                 remove_file(&directory.join(last)).map_err(|error| failed(&error))?;
@@ -380,6 +379,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::bridge::Occupied;
     use crate::store::NewNetwork;
 
     fn store() -> (TempDir, Store) {
@@ -390,7 +390,9 @@ mod tests {
 
     fn network(store: &Store, name: &str, subnets: &[&str]) -> Network {
         let subnets = subnets.iter().map(|subnet| subnet.parse().unwrap()).collect();
-        store.create(&NewNetwork { name: name.into(), subnets, ..NewNetwork::default() }, &[]).unwrap()
+        store
+            .create(&NewNetwork { name: name.into(), subnets, ..NewNetwork::default() }, &Occupied::default())
+            .unwrap()
     }
 
     fn everybody(_: &str) -> bool {

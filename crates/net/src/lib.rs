@@ -26,7 +26,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
 pub use crate::attach::{Attaching, Endpoint, attach, begin_attach, detach};
-pub use crate::bridge::{occupied, raise_bridge, remove_bridge};
+pub use crate::bridge::{Occupied, OccupiedName, find_bridge, occupied, raise_bridge, remove_bridge};
 pub use crate::counters::{Counters, counters, parse_proc_net_dev};
 use crate::netlink::{Address, Socket};
 pub use crate::network::{Network, Protocol, Publication, Range, Subnet};

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,9 @@ pub struct Network {
     pub internal: bool,
     /// Other networks of ours and this one do not reach each other.
     pub isolate: bool,
+    /// Whose it is: the directory of its store, which the bridge's alias names. A host may have several.
+    #[serde(skip)]
+    pub store: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use nix::sys::socket::{
 };
 
 use crate::claims::{check_owner, make_claim, owner_of, unlink};
-use crate::network::Protocol;
+use crate::network::{Protocol, Publication};
 use crate::store::{Kind, Result, Store, StoreError, lock, make_directory, names};
 
 /// A port of the host, and whose it is.
@@ -80,6 +80,7 @@ impl Store {
     }
 
     /// A port of the host for an owner: `wanted`, or one that is free. `host` None: on every address of both families.
+    /// `published` is what the host's rules have: what leads into none of this store's networks is another store's.
     /// Errors: [`Kind::InUse`] when a container that is alive, or a process of the host, has it, with its name;
     /// [`Kind::Invalid`] for an address that is not the host's, and for port 0.
     pub fn claim_port(
@@ -88,6 +89,7 @@ impl Store {
         protocol: Protocol,
         host: Option<IpAddr>,
         wanted: Option<u16>,
+        published: &[Publication],
         alive: &dyn Fn(&str) -> bool,
     ) -> Result<u16> {
         check_owner(owner)?;
@@ -117,6 +119,11 @@ impl Store {
                 }
                 None => {}
             }
+            match self.of_another_store(&claim, published)? {
+                Some(_) if wanted.is_none() => continue,
+                Some(publication) => return Err(elsewhere(&claim, publication)),
+                None => {}
+            }
             match try_host(&claim) {
                 Ok(()) => {}
                 Err(Errno::EADDRINUSE) if wanted.is_none() => continue,
@@ -134,6 +141,24 @@ impl Store {
         Err(StoreError::new(Kind::InUse, format!("no {protocol} port of the host is free")))
     }
 
+    fn of_another_store<'p>(
+        &self,
+        claim: &PortClaim,
+        published: &'p [Publication],
+    ) -> Result<Option<&'p Publication>> {
+        let mut conflicting = published.iter().filter(|one| is_claimed_by(one, claim)).peekable();
+        // Nearly always; and networks are files.
+        if conflicting.peek().is_none() {
+            return Ok(None);
+        }
+        let networks = self.networks()?;
+        let ours = networks.iter().filter_map(|(_, network)| network.as_ref().ok());
+        let is_ours = |address: IpAddr| {
+            ours.clone().flat_map(|network| &network.subnets).any(|range| range.subnet.contains(address))
+        };
+        Ok(conflicting.find(|one| !is_ours(one.container)))
+    }
+
     /// Every claim of a port, dead or alive, in order.
     pub fn port_claims(&self) -> Result<Vec<PortClaim>> {
         let directory = self.ports();
@@ -146,6 +171,28 @@ impl Store {
         claims.sort();
         Ok(claims)
     }
+}
+
+/// Would one of them take packets of the other?
+fn is_claimed_by(published: &Publication, claim: &PortClaim) -> bool {
+    let every = match published.container {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let Publication { protocol, host_port: port, host, .. } = *published;
+    PortClaim { protocol, port, host: Some(host.unwrap_or(every)), owner: String::new() }.conflicts(claim)
+}
+
+fn elsewhere(claim: &PortClaim, publication: &Publication) -> StoreError {
+    let Publication { host, host_port, protocol, container, .. } = publication;
+    let text = format!("port {} is in use by a container of another state root ({container})", claim.shown());
+    let family = if container.is_ipv4() { 4 } else { 6 };
+    let element = match host {
+        Some(host) => format!("addressed{family} {{ {host} . {protocol} . {host_port} }}"),
+        None => format!("ports{family} {{ {protocol} . {host_port} }}"),
+    };
+    StoreError::new(Kind::InUse, text)
+        .hint(format!("if that root is gone: `nft delete element inet coracle {element}`"))
 }
 
 /// Those that the kernel gives to whoever asks for none (ip(7), ip_local_port_range), from a random one on: somebody who
@@ -311,7 +358,7 @@ mod tests {
 
     fn claim(store: &Store, owner: &str, host: &str, port: u16) -> Result<u16> {
         let host = (!host.is_empty()).then(|| host.parse().unwrap());
-        store.claim_port(owner, Protocol::Tcp, host, Some(port), &everybody)
+        store.claim_port(owner, Protocol::Tcp, host, Some(port), &[], &everybody)
     }
 
     #[test]
@@ -345,7 +392,7 @@ mod tests {
                 }
                 // Another port, and the same number of another protocol.
                 assert_eq!(claim(store, "other", b, 8081), Ok(8081));
-                let udp = store.claim_port("other", Protocol::Udp, None, Some(8080), &everybody);
+                let udp = store.claim_port("other", Protocol::Udp, None, Some(8080), &[], &everybody);
                 assert_eq!(udp, Ok(8080));
                 for owner in ["web", "db", "other"] {
                     store.release(owner).unwrap();
@@ -365,13 +412,79 @@ mod tests {
             }
             claim(store, "dead", "", 81).unwrap();
             let alive = |owner: &str| !owner.starts_with("dead");
-            assert_eq!(store.claim_port("web", Protocol::Tcp, None, Some(80), &alive), Ok(80));
+            assert_eq!(store.claim_port("web", Protocol::Tcp, None, Some(80), &[], &alive), Ok(80));
             store.release("dead2").unwrap();
             let owners: Vec<(u16, String)> =
                 store.port_claims().unwrap().into_iter().map(|claim| (claim.port, claim.owner)).collect();
             assert_eq!(owners, [(80, "web".to_string()), (81, "dead".to_string())]);
             assert_eq!(store.release_dead(&alive), Ok(1));
             assert_eq!(store.port_claims().unwrap().len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_port_of_another_store_stays_there() {
+        use crate::{NewNetwork, Occupied};
+        alone(|store| {
+            let subnets = vec!["10.1.0.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()];
+            let web = NewNetwork { name: "web".into(), subnets, ..NewNetwork::default() };
+            store.create(&web, &Occupied::default()).unwrap();
+            let try_beside = |published: &str, container: &str, wanted: &str| {
+                let there = Publication {
+                    host: (!published.is_empty()).then(|| published.parse().unwrap()),
+                    host_port: 8080,
+                    protocol: Protocol::Tcp,
+                    container: container.parse().unwrap(),
+                    port: 80,
+                };
+                let host = (!wanted.is_empty()).then(|| wanted.parse().unwrap());
+                let claimed = store.claim_port("a", Protocol::Tcp, host, Some(8080), &[there], &everybody);
+                store.release("a").unwrap();
+                claimed
+            };
+            let (other, other6) = ("10.2.0.2", "fd00:2::2");
+            for (published, container, wanted, conflict) in [
+                ("", other, "", true),
+                ("", other, "127.0.0.1", true),
+                ("127.0.0.1", other, "", true),
+                ("127.0.0.1", other, "0.0.0.0", true),
+                ("127.0.0.1", other, "127.0.0.1", true),
+                ("127.0.0.1", other, "192.0.2.1", false),
+                ("", other, "::1", false),
+                ("", other6, "::1", true),
+                ("", other6, "", true),
+                ("", other6, "127.0.0.1", false),
+                // Left from one of ours: no claim says otherwise.
+                ("", "10.1.0.2", "", false),
+                ("127.0.0.1", "10.1.0.2", "127.0.0.1", false),
+                ("", "fd00:1::2", "", false),
+            ] {
+                let claimed = try_beside(published, container, wanted);
+                assert_eq!(claimed.is_err(), conflict, "{published} {container} {wanted}");
+                if let Err(error) = claimed {
+                    let says = format!(" is in use by a container of another state root ({container})");
+                    assert!(error.kind == Kind::InUse && error.message.ends_with(&says), "{error}");
+                }
+            }
+            let hint = |published| try_beside(published, other, "").unwrap_err().hint.unwrap();
+            assert!(hint("").ends_with("coracle ports4 { tcp . 8080 }`"), "{}", hint(""));
+            let one = "coracle addressed4 { 127.0.0.1 . tcp . 8080 }`";
+            assert!(hint("127.0.0.1").ends_with(one), "{}", hint("127.0.0.1"));
+
+            // Another protocol's is another one; and who wants any has another one.
+            let published: Vec<Publication> = (40000..=40001)
+                .map(|host_port| Publication {
+                    host: None,
+                    host_port,
+                    protocol: Protocol::Tcp,
+                    container: other.parse().unwrap(),
+                    port: 80,
+                })
+                .collect();
+            std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40002").unwrap();
+            let any = |protocol, port| store.claim_port("a", protocol, None, port, &published, &everybody);
+            assert_eq!(any(Protocol::Udp, Some(40000)), Ok(40000));
+            assert_eq!(any(Protocol::Tcp, None), Ok(40002));
         });
     }
 
@@ -396,7 +509,7 @@ mod tests {
                 let error = claim(store, "web", host, port).unwrap_err();
                 assert_eq!((error.kind, error.message), (Kind::InUse, format!("{shown} {by}")));
             }
-            let udp = store.claim_port("web", Protocol::Udp, None, Some(8083), &everybody).unwrap_err();
+            let udp = store.claim_port("web", Protocol::Udp, None, Some(8083), &[], &everybody).unwrap_err();
             assert_eq!(udp.message, format!("port 8083/udp is {by}"));
             assert_eq!(store.port_claims(), Ok(vec![]));
 
@@ -420,7 +533,7 @@ mod tests {
             let _listener = TcpListener::bind("[::1]:40003").unwrap();
             claim(store, "other", "192.0.2.1", 40005).unwrap();
             let any = |owner: &str, alive: &dyn Fn(&str) -> bool| {
-                store.claim_port(owner, Protocol::Tcp, None, None, alive)
+                store.claim_port(owner, Protocol::Tcp, None, None, &[], alive)
             };
             let mut given: Vec<u16> =
                 (0..6).map(|at| any(&format!("web{at}"), &everybody).unwrap()).collect();

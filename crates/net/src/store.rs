@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use serde::{Deserialize, Serialize};
 
+use crate::bridge::{Occupied, alias};
 use crate::network::{Network, Range, Subnet};
 
 /// The network that need not be created.
@@ -157,13 +158,18 @@ impl Store {
         Store { directory: directory.to_path_buf() }
     }
 
+    /// By which others know it, however the caller has come to it.
+    fn path(&self) -> PathBuf {
+        self.directory.canonicalize().unwrap_or_else(|_| self.directory.clone())
+    }
+
     pub(crate) fn make(&self) -> Result<()> {
         make_directory(&self.directory, true)
     }
 
     /// Errors: [`Kind::Exists`]; [`Kind::Invalid`] for what cannot be a network, or not beside the others and
-    /// `occupied`, the subnets of the host.
-    pub fn create(&self, new: &NewNetwork, occupied: &[Subnet]) -> Result<Network> {
+    /// `occupied`. Of others that cannot be read it is not known what they have; if they are up, `occupied` has it.
+    pub fn create(&self, new: &NewNetwork, occupied: &Occupied) -> Result<Network> {
         check_name(&new.name)?;
         self.make()?;
         let _lock = lock(&self.directory)?.ok_or_else(|| self.removed())?;
@@ -173,9 +179,9 @@ impl Store {
                 let error = StoreError::new(Kind::Exists, format!("network {name:?} already exists"));
                 return Err(error.hint(format!("`oar network inspect {name}` shows it")));
             }
-            others.push(network?);
+            others.extend(network);
         }
-        let network = decide(new, occupied, &others)?;
+        let network = decide(new, &self.path(), occupied, &others)?;
         // Claims come after the file, which tells of the directory.
         make_directory(&self.directory.join(&network.name), false)?;
         self.write(&network)?;
@@ -218,15 +224,16 @@ impl Store {
         };
         let mut text = Vec::new();
         file.take(LARGEST).read_to_end(&mut text).map_err(|error| failed(&error))?;
-        parse(name, &text).map_err(|why| {
-            invalid(format!("network {name:?}: {}: {why}", path.display())).hint(
-                "the version that wrote it reads it; without the file, the network can be created again",
-            )
-        })
+        let network = parse(name, &text).map_err(|why| {
+            invalid(format!("network {name:?}: {}: {why}", path.display())).hint(format!(
+                "the version that wrote it reads it; after `oar network rm {name}` it can be created again"
+            ))
+        })?;
+        Ok(Network { store: self.path(), ..network })
     }
 
     /// The same; the network `default` is made if there is none. `occupied` is asked only then.
-    pub fn get(&self, name: &str, occupied: &dyn Fn() -> Result<Vec<Subnet>>) -> Result<Network> {
+    pub fn get(&self, name: &str, occupied: &dyn Fn() -> Result<Occupied>) -> Result<Network> {
         match self.read(name) {
             Err(error) if error.kind == Kind::NotFound && name == DEFAULT => {}
             other => return other,
@@ -256,8 +263,9 @@ impl Store {
     }
 
     /// Remove a network that no living container has an address of. `undo` takes down what the kernel has of it, while
-    /// nobody can claim an address; cut short anywhere, the same call goes on with it. Errors: [`Kind::NotFound`],
-    /// [`Kind::InUse`], and those of `undo`, after which the network is still there.
+    /// nobody can claim an address; cut short anywhere, the same call goes on with it. Of a network whose file cannot be
+    /// read, `undo` gets the name and the store, and an empty bridge. Errors: [`Kind::NotFound`], [`Kind::InUse`], and
+    /// those of `undo`, after which the network is still there.
     pub fn remove(
         &self,
         name: &str,
@@ -266,11 +274,38 @@ impl Store {
     ) -> Result<()> {
         check_name(name)?;
         let _lock = lock(&self.directory)?.ok_or_else(|| not_found(name))?;
-        let network = self.read(name)?;
-        self.close_claims(&network, alive)?;
+        let network = match self.read(name) {
+            Err(error) if error.kind == Kind::NotFound => return Err(error),
+            Err(_) => self.unknown(name),
+            Ok(network) => network,
+        };
+        self.close_claims(name, alive)?;
         undo(&network)?;
         let path = self.directory.join(format!("{name}{SUFFIX}"));
         remove_file(&path).map_err(|error| StoreError::io(format!("remove {}", path.display()), &error))
+    }
+
+    /// What somebody has made in the kernel for a network that was removed before that is taken down by `undo`, while
+    /// nobody can create one. Whoever has created one of the same bridge since goes on with it.
+    pub fn clear(&self, network: &Network, undo: &mut dyn FnMut(&Network) -> Result<()>) -> Result<()> {
+        let _lock = lock(&self.directory)?;
+        match self.read(&network.name) {
+            Ok(now) if now.bridge == network.bridge => Ok(()),
+            Err(error) if error.kind != Kind::NotFound => Ok(()),
+            _ => undo(network),
+        }
+    }
+
+    fn unknown(&self, name: &str) -> Network {
+        Network {
+            name: name.into(),
+            bridge: String::new(),
+            subnets: Vec::new(),
+            mtu: 0,
+            internal: false,
+            isolate: false,
+            store: self.path(),
+        }
     }
 
     fn removed(&self) -> StoreError {
@@ -325,7 +360,7 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
 }
 
 /// All that is left open, and whether it can be.
-fn decide(new: &NewNetwork, occupied: &[Subnet], others: &[Network]) -> Result<Network> {
+fn decide(new: &NewNetwork, store: &Path, occupied: &Occupied, others: &[Network]) -> Result<Network> {
     let given = |ipv4: bool| -> Result<Option<Subnet>> {
         let mut of_family = new.subnets.iter().filter(|subnet| subnet.network.is_ipv4() == ipv4);
         match (of_family.next(), of_family.next()) {
@@ -348,11 +383,11 @@ fn decide(new: &NewNetwork, occupied: &[Subnet], others: &[Network]) -> Result<N
                 )));
             }
         }
-        if let Some(host) = occupied.iter().find(|host| host.overlaps(&subnet)) {
+        if let Some(host) = occupied.subnets.iter().find(|host| host.overlaps(&subnet)) {
             return Err(invalid(format!("subnet {subnet} overlaps with the host's {host}")));
         }
     }
-    let mut taken = occupied.to_vec();
+    let mut taken = occupied.subnets.clone();
     taken.extend(others.iter().flat_map(|other| other.subnets.iter().map(|range| range.subnet)));
     if ipv4.is_none() && (ipv6.is_none() || new.ipv6) {
         ipv4 = Some(choose(&taken)?);
@@ -374,9 +409,9 @@ fn decide(new: &NewNetwork, occupied: &[Subnet], others: &[Network]) -> Result<N
     if new.mtu != 0 && !(least..=65535).contains(&new.mtu) {
         return Err(invalid(format!("mtu {}: it is from {least} to 65535 bytes", new.mtu)));
     }
-    let bridge = name_bridge(&new.name, others)?;
+    let bridge = name_bridge(&new.name, store, occupied, others)?;
     let NewNetwork { name, mtu, internal, isolate, .. } = new.clone();
-    Ok(Network { name, bridge, subnets, mtu, internal, isolate })
+    Ok(Network { name, bridge, subnets, mtu, internal, isolate, store: store.into() })
 }
 
 /// Each one in a subnet that was given, and each subnet with one.
@@ -488,27 +523,30 @@ fn choose_local(taken: &[Subnet]) -> Result<Subnet> {
     }
 }
 
-/// `oar-NAME` if that fits into the kernel's 15 bytes and nobody has it; else `oar-` and 55 bits of a hash.
-fn name_bridge(name: &str, others: &[Network]) -> Result<String> {
-    if name == DEFAULT {
-        return Ok(DEFAULT_BRIDGE.into());
-    }
-    let hashed = || format!("oar-{}", hash(name));
-    let plain = Some(format!("oar-{name}")).filter(|plain| crate::is_name(plain));
-    let candidates = plain.into_iter().chain([hashed()]);
-    let taken = |bridge: &String| others.iter().find(|other| other.bridge == *bridge);
-    candidates.into_iter().find(|bridge| taken(bridge).is_none()).ok_or_else(|| {
-        let bridge = hashed();
-        let whose = taken(&bridge).map_or("", |other| &other.name);
-        invalid(format!("network {name:?} and {whose:?} would both have a bridge {bridge}"))
-            .hint("another name has another bridge")
+/// `oar0`, or `oar-NAME` if that fits into the kernel's 15 bytes, if nobody has it; else `oar-` and 55 bits of a hash. A
+/// bridge that bears this very network's mark is left from it.
+fn name_bridge(name: &str, store: &Path, occupied: &Occupied, others: &[Network]) -> Result<String> {
+    let alias = alias(name, store);
+    let hashed = format!("oar-{}", hash(&alias));
+    let plain = if name == DEFAULT { DEFAULT_BRIDGE.into() } else { format!("oar-{name}") };
+    let other = |bridge: &String| others.iter().find(|other| other.bridge == *bridge);
+    let link =
+        |bridge: &String| occupied.links.iter().find(|link| link.name == *bridge && link.alias != alias);
+    let candidates = Some(plain).filter(|plain| crate::is_name(plain)).into_iter().chain([hashed.clone()]);
+    let mut free = candidates.filter(|bridge| other(bridge).is_none() && link(bridge).is_none());
+    free.next().ok_or_else(|| {
+        let whose =
+            other(&hashed).map(|other| format!("and {:?} would both have a bridge {hashed}", other.name));
+        let whose =
+            whose.unwrap_or_else(|| format!("would have a bridge {hashed}, and a device has the name"));
+        invalid(format!("network {name:?} {whose}")).hint("another name has another bridge")
     })
 }
 
 /// 64 bits of FNV-1a, of which eleven letters of base 32 keep the lower 55.
-fn hash(name: &str) -> String {
+pub(crate) fn hash(text: &str) -> String {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, step);
     let letter =
         |place: u32| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[(hash >> (5 * place)) as usize & 31]);
     (0..11).map(letter).collect()
@@ -579,6 +617,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::bridge::OccupiedName;
 
     fn subnet(text: &str) -> Subnet {
         text.parse().unwrap()
@@ -586,6 +625,15 @@ mod tests {
 
     fn subnets(texts: &[&str]) -> Vec<Subnet> {
         texts.iter().map(|text| subnet(text)).collect()
+    }
+
+    fn host(texts: &[&str]) -> Occupied {
+        Occupied { subnets: subnets(texts), links: vec![] }
+    }
+
+    /// Beside others, in no store.
+    fn decide(new: &NewNetwork, occupied: &Occupied, others: &[Network]) -> Result<Network> {
+        super::decide(new, Path::new(""), occupied, others)
     }
 
     fn new(name: &str) -> NewNetwork {
@@ -624,7 +672,7 @@ mod tests {
 
     #[test]
     fn what_can_be_a_network() {
-        let occupied = subnets(&["10.1.0.0/16", "fd00:1::/64"]);
+        let occupied = host(&["10.1.0.0/16", "fd00:1::/64"]);
         let other = decide(
             &NewNetwork { subnets: subnets(&["10.2.0.0/24", "fd00:2::/64"]), ..new("other") },
             &occupied,
@@ -690,14 +738,14 @@ mod tests {
     #[test]
     fn what_is_left_open_is_chosen() {
         let chosen = |new: &NewNetwork, occupied: &[&str]| -> Vec<String> {
-            let network = decide(new, &subnets(occupied), &[]).unwrap();
+            let network = decide(new, &host(occupied), &[]).unwrap();
             network.subnets.iter().map(|range| format!("{} {}", range.subnet, range.gateway)).collect()
         };
         assert_eq!(chosen(&new("a"), &[]), ["10.89.0.0/24 10.89.0.1"]);
         assert_eq!(chosen(&new("a"), &["10.89.0.0/23", "10.89.2.5/32"]), ["10.89.3.0/24 10.89.3.1"]);
         assert_eq!(chosen(&new("a"), &["10.0.0.0/8"]), ["172.20.0.0/24 172.20.0.1"]);
         assert_eq!(chosen(&new("a"), &["10.0.0.0/8", "172.16.0.0/12"]), ["192.168.128.0/24 192.168.128.1"]);
-        let error = decide(&new("a"), &subnets(&["0.0.0.0/1", "128.0.0.0/1"]), &[]).unwrap_err();
+        let error = decide(&new("a"), &host(&["0.0.0.0/1", "128.0.0.0/1"]), &[]).unwrap_err();
         assert!(error.message.starts_with("no subnet is free in 10.89.0.0/16, "), "{error}");
 
         let given = |texts: &[&str], ipv6| NewNetwork { subnets: subnets(texts), ipv6, ..new("a") };
@@ -710,13 +758,13 @@ mod tests {
         assert_eq!(chosen(&with_gateways, &[]), ["10.3.0.0/24 10.3.0.254", "fd00::/64 fd00::9"]);
 
         // RFC 4193: fd, 40 random bits, and a /64 below.
-        let local = || decide(&given(&["10.3.0.0/24"], true), &[], &[]).unwrap().subnets[1];
+        let local = || decide(&given(&["10.3.0.0/24"], true), &host(&[]), &[]).unwrap().subnets[1];
         let (one, two) = (local(), local());
         assert!(subnet("fd00::/8").overlaps(&one.subnet) && one.subnet.prefix == 64, "{}", one.subnet);
         assert_ne!(one.subnet, two.subnet);
         assert_eq!(Subnet::of(one.subnet.network, 48).unwrap().network, one.subnet.network);
         assert_eq!(number(one.gateway), number(one.subnet.network) + 1);
-        let all = decide(&given(&[], true), &subnets(&["fc00::/7"]), &[]).unwrap_err();
+        let all = decide(&given(&[], true), &host(&["fc00::/7"]), &[]).unwrap_err();
         assert_eq!(all.message, "no IPv6 subnet can be chosen: the host has fc00::/7");
     }
 
@@ -724,25 +772,75 @@ mod tests {
     fn names_of_bridges() {
         let network = |name: &str, bridge: &str| Network {
             bridge: bridge.into(),
-            ..decide(&new(name), &[], &[]).unwrap()
+            ..decide(&new(name), &host(&[]), &[]).unwrap()
         };
-        assert_eq!(name_bridge("default", &[]).unwrap(), "oar0");
-        assert_eq!(name_bridge("web", &[]).unwrap(), "oar-web");
-        assert_eq!(name_bridge("eleven-char", &[]).unwrap(), "oar-eleven-char");
-        let long = name_bridge("twelve-chars", &[]).unwrap();
+        assert_eq!(name_bridge("default", Path::new(""), &host(&[]), &[]).unwrap(), "oar0");
+        assert_eq!(name_bridge("web", Path::new(""), &host(&[]), &[]).unwrap(), "oar-web");
+        assert_eq!(name_bridge("eleven-char", Path::new(""), &host(&[]), &[]).unwrap(), "oar-eleven-char");
+        let long = name_bridge("twelve-chars", Path::new(""), &host(&[]), &[]).unwrap();
         assert!(long.len() == 15 && long.starts_with("oar-") && long != "oar-twelve-char", "{long}");
-        assert_ne!(long, name_bridge("twelve-charz", &[]).unwrap());
+        assert_ne!(long, name_bridge("twelve-charz", Path::new(""), &host(&[]), &[]).unwrap());
         // A short name that is the hash of a long one has its own hash.
         let first = network("twelve-chars", &long);
         let short = long.strip_prefix("oar-").unwrap();
-        let second = name_bridge(short, std::slice::from_ref(&first)).unwrap();
+        let second = name_bridge(short, Path::new(""), &host(&[]), std::slice::from_ref(&first)).unwrap();
         assert!(second != long && second.len() == 15, "{second}");
         let third = network("other", &second);
-        let error = name_bridge(short, &[first, third]).unwrap_err();
+        let error = name_bridge(short, Path::new(""), &host(&[]), &[first, third]).unwrap_err();
         assert_eq!(
             error.message,
             format!("network {short:?} and \"other\" would both have a bridge {second}")
         );
+    }
+
+    /// As another store's networks are seen, and those of other programs.
+    #[test]
+    fn names_that_the_host_has_are_left_to_it() {
+        let (ours, theirs) = (Path::new("/a/@network"), Path::new("/b/@network"));
+        let link = |name: &str, alias: String| OccupiedName { name: name.into(), alias };
+        let mut occupied = host(&[]);
+        occupied.links = vec![
+            link("oar0", alias("default", theirs)),
+            link("oar-web", alias("web", ours)),
+            link("oar-db", alias("web", ours)),
+            link("oar-x", String::new()),
+        ];
+        let name = |name: &str| name_bridge(name, ours, &occupied, &[]).unwrap();
+        assert_eq!((&*name("web"), &*name("mail")), ("oar-web", "oar-mail"));
+        for taken in ["default", "db", "x"] {
+            assert!(name(taken).len() == 15 && name(taken).starts_with("oar-"), "{}", name(taken));
+        }
+        // The same name of both stores, on a host that has it already.
+        assert_ne!(name("x"), name_bridge("x", theirs, &occupied, &[]).unwrap());
+        occupied.links.push(link(&name("x"), String::new()));
+        let error = name_bridge("x", ours, &occupied, &[]).unwrap_err().message;
+        assert!(error.ends_with(", and a device has the name"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_of_a_removed_network_is_cleared() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path());
+        let cleared = |network: &Network| {
+            let mut cleared = 0;
+            store
+                .clear(network, &mut |_| {
+                    cleared += 1;
+                    Ok(())
+                })
+                .unwrap();
+            cleared
+        };
+        let web = store.create(&new("web"), &host(&[])).unwrap();
+        assert_eq!(cleared(&web), 0);
+        store.remove("web", &nobody, &mut |_| Ok(())).unwrap();
+        assert_eq!(cleared(&web), 1);
+        // Another one, on the same bridge, and on another one.
+        store.create(&new("web"), &host(&["10.89.0.0/24"])).unwrap();
+        assert_eq!(cleared(&web), 0);
+        assert_eq!(cleared(&Network { bridge: "oar-other".into(), ..web.clone() }), 1);
+        std::fs::write(root.path().join("web.json"), "{").unwrap();
+        assert_eq!(cleared(&web), 0);
     }
 
     #[test]
@@ -755,10 +853,13 @@ mod tests {
         assert!(!root.path().join("state").exists());
 
         let web = NewNetwork { ipv6: true, mtu: 1400, internal: true, isolate: true, ..new("web") };
-        let web = store.create(&web, &[]).unwrap();
+        let web = store.create(&web, &host(&[])).unwrap();
         assert_eq!(store.read("web").unwrap(), web);
-        assert_eq!(store.create(&new("web"), &[]).unwrap_err().message, "network \"web\" already exists");
-        let second = store.create(&new("a"), &[]).unwrap();
+        assert_eq!(
+            store.create(&new("web"), &host(&[])).unwrap_err().message,
+            "network \"web\" already exists"
+        );
+        let second = store.create(&new("a"), &host(&[])).unwrap();
         assert_eq!(second.subnets[0].subnet, subnet("10.89.1.0/24"));
         let names: Vec<String> = store.networks().unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "web"]);
@@ -794,8 +895,8 @@ mod tests {
                     let store = &store;
                     scope.spawn(move || {
                         // Others at the same time have other names, and other subnets.
-                        store.create(&new(&format!("other{at}")), &[]).unwrap();
-                        store.create(&new("web"), &[]).is_ok()
+                        store.create(&new(&format!("other{at}")), &host(&[])).unwrap();
+                        store.create(&new("web"), &host(&[])).is_ok()
                     })
                 })
                 .collect();
@@ -814,7 +915,7 @@ mod tests {
     fn the_default_network_is_there_when_it_is_asked_for() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(&root.path().join("@network"));
-        let occupied = || Ok(subnets(&["10.89.0.0/16"]));
+        let occupied = || Ok(host(&["10.89.0.0/16"]));
         assert_eq!(store.get("web", &occupied).unwrap_err().kind, Kind::NotFound);
         let failed = StoreError::new(Kind::System, "no");
         assert_eq!(store.get(DEFAULT, &|| Err(failed.clone())), Err(failed.clone()));
@@ -833,7 +934,7 @@ mod tests {
     fn a_file_that_is_not_understood_is_an_error_that_names_it() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path());
-        store.create(&new("web"), &[]).unwrap();
+        store.create(&new("web"), &host(&[])).unwrap();
         let path = root.path().join("web.json");
         let good = std::fs::read_to_string(&path).unwrap();
         for (text, says) in [
@@ -853,14 +954,33 @@ mod tests {
             let start = format!("network \"web\": {}: ", path.display());
             assert!(error.message.starts_with(&start) && error.message.contains(says), "{error}");
             assert!(store.networks().unwrap()[0].1.is_err());
-            // Nobody knows what it has.
-            assert_eq!(store.create(&new("db"), &[]), Err(error));
+            // Nobody knows what it has, but the kernel; its name it has.
+            assert_eq!(store.create(&new("web"), &host(&[])).unwrap_err().kind, Kind::Exists);
+            let db = store.create(&new("db"), &host(&["10.89.0.0/24"])).unwrap();
+            assert_eq!(db.subnets[0].subnet, subnet("10.89.1.0/24"));
+            store.remove("db", &nobody, &mut |_| Ok(())).unwrap();
         }
-        // By hand, as the hint says: the directory may stay.
+        // By hand: the directory may stay.
         std::fs::remove_file(&path).unwrap();
-        store.create(&new("web"), &[]).unwrap();
+        let web = store.create(&new("web"), &host(&[])).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
         assert_eq!(store.read("web").unwrap_err().kind, Kind::System);
+
+        // As the hint says.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &good).unwrap();
+        store.claim(&web, "living", &[], &|_| true).unwrap();
+        std::fs::write(&path, "{").unwrap();
+        let error = store.remove("web", &|_| true, &mut |_| panic!("in use")).unwrap_err();
+        assert_eq!(error.message, "network \"web\" is in use by container \"living\"");
+        let mut undone = Vec::new();
+        let undo = &mut |network: &Network| {
+            undone.push((network.name.clone(), network.bridge.clone(), network.store.clone()));
+            Ok(())
+        };
+        store.remove("web", &nobody, undo).unwrap();
+        assert_eq!(undone, [("web".into(), "".into(), root.path().canonicalize().unwrap())]);
+        assert_eq!(super::names(root.path()).unwrap(), Vec::<String>::new());
     }
 }

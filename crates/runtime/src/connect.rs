@@ -442,7 +442,9 @@ impl Networks {
             let (here, elsewhere) = wanted.into_iter().partition::<Vec<_>, _>(of_this);
             wanted = elsewhere;
             let alive = |owner: &str| uses_its_address(root, owner);
-            let addresses = self.store.claim(network, owner, &here, &alive).map_err(refused)?;
+            let addresses = self.store.claim(network, owner, &here, &alive);
+            let addresses = addresses
+                .map_err(|error| refused(crate::network::not_claimed(&self.store, network, error)))?;
             interfaces.push(Connected {
                 name: format!("eth{at}"),
                 network: network.name.clone(),
@@ -455,11 +457,17 @@ impl Networks {
             }
         }
         let mut ports = Vec::new();
+        let published = match options.publish.as_slice() {
+            [] => Vec::new(),
+            _ => coracle_net::publications().map_err(failed)?,
+        };
         for publish in &options.publish {
             let Publish { host, host_port, port, protocol } = *publish;
             let exists = |owner: &str| has_directory(root, owner);
-            let host_port =
-                self.store.claim_port(owner, protocol, host, host_port, &exists).map_err(refused)?;
+            let host_port = self
+                .store
+                .claim_port(owner, protocol, host, host_port, &published, &exists)
+                .map_err(refused)?;
             let same_family =
                 |address: &&(IpAddr, u8)| host.is_none_or(|host| host.is_ipv4() == address.0.is_ipv4());
             let before = ports.len();

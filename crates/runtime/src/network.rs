@@ -61,6 +61,40 @@ fn system(error: coracle_net::Error) -> Error {
     Error::new(Code::System, error.to_string())
 }
 
+/// What the kernel has of a network, in the caller's network namespace.
+fn take_down(network: &Network) -> std::result::Result<(), StoreError> {
+    let mut network = network.clone();
+    if network.bridge.is_empty() {
+        match coracle_net::find_bridge(&network)? {
+            Some(bridge) => network.bridge = bridge,
+            None => return Ok(()),
+        }
+    }
+    match coracle_net::remove_bridge(&network) {
+        // Somebody else's device has the name; ours is not there.
+        Ok(_) | Err(coracle_net::Error { errno: Errno::EEXIST, .. }) => {}
+        // Nor are its rules: those of this name are for that bridge.
+        Err(coracle_net::Error { errno: Errno::ENOTUNIQ, .. }) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    // No living container has an address there; without the network, nobody would know whose the ports are.
+    let mut left = coracle_net::publications()?;
+    left.retain(|one| network.subnets.iter().any(|range| range.subnet.contains(one.container)));
+    coracle_net::unpublish(&left)?;
+    Ok(coracle_net::dismiss(&network)?)
+}
+
+/// Why no address could be claimed. If that is because the network was removed since its bridge was raised, it is taken
+/// down again.
+pub(crate) fn not_claimed(store: &Store, network: &Network, error: StoreError) -> StoreError {
+    if error.kind == Kind::NotFound
+        && let Err(undo) = store.clear(network, &mut take_down)
+    {
+        return StoreError { message: format!("{error}; and {undo}"), ..error };
+    }
+    error
+}
+
 impl Runtime {
     pub(crate) fn store(&self) -> Store {
         let directory: PathBuf = self.root.join("@network");
@@ -107,15 +141,7 @@ impl Runtime {
     /// Remove a network that no living container is connected to, with its bridge and rules in the caller's network
     /// namespace. Errors: [`Code::NotFound`]; [`Code::Busy`], which names the containers.
     pub fn remove_network(&self, name: &str) -> Result<()> {
-        let mut undo = |network: &Network| {
-            match coracle_net::remove_bridge(&network.bridge) {
-                // Somebody else's device has the name; ours is not there.
-                Ok(_) | Err(coracle_net::Error { errno: Errno::EEXIST, .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-            Ok(coracle_net::dismiss(network)?)
-        };
-        self.store().remove(name, &|id| self.is_alive(id), &mut undo).map_err(refused)
+        self.store().remove(name, &|id| self.is_alive(id), &mut take_down).map_err(refused)
     }
 
     /// Remove every network without a living container but `default`, and what dead containers have claimed. What cannot be
@@ -124,8 +150,9 @@ impl Runtime {
         let claims = self.store().release_dead(&|id| self.is_alive(id)).map_err(refused)?;
         let mut pruned = Pruned { networks: Vec::new(), claims };
         let mut failed = None;
-        for (name, _) in self.networks()?.into_iter().filter(|(name, _)| name != DEFAULT) {
-            match self.remove_network(&name) {
+        for (name, network) in self.networks()?.into_iter().filter(|(name, _)| name != DEFAULT) {
+            // What cannot be read may be of use to another version.
+            match network.and_then(|_| self.remove_network(&name)) {
                 Ok(()) => pruned.networks.push(name),
                 Err(error) if matches!(error.code, Code::Busy | Code::NotFound) => {}
                 Err(error) => failed = Some(error),

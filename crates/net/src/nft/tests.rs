@@ -133,6 +133,7 @@ fn network(number: u8) -> Network {
         mtu: 0,
         internal: false,
         isolate: false,
+        store: "".into(),
     }
 }
 
