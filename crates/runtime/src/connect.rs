@@ -12,20 +12,19 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use coracle_net::{Attaching, Endpoint, Forwarding, Kind, Network, Protocol, Publication, Store, StoreError};
+use coracle_net::{Attaching, Endpoint, Forwarding, Network, Protocol, Publication, Store};
 use coracle_plan::Interface;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::Id;
 use crate::error::{Code, Error, Result};
-use crate::record::{Directory, Record};
-use crate::{Id, status};
+use crate::network::{self, is_alive, refused, store};
+use crate::record::Directory;
 
 /// Files of the container's directory that it sees as those of /etc.
 const RESOLV_CONF: &str = "resolv.conf";
 const HOSTS: &str = "hosts";
-
-const NETWORKS: &str = "@network";
 
 /// With `--allow-annotations`: comma-separated values of `--network` and `--publish`.
 const NETWORK_ANNOTATION: &str = "org.coracle.network";
@@ -441,7 +440,7 @@ impl Networks {
                 |address: &IpAddr| network.subnets.iter().any(|range| range.subnet.contains(*address));
             let (here, elsewhere) = wanted.into_iter().partition::<Vec<_>, _>(of_this);
             wanted = elsewhere;
-            let alive = |owner: &str| uses_its_address(root, owner);
+            let alive = |owner: &str| is_alive(root, owner);
             let addresses = self.store.claim(network, owner, &here, &alive);
             let addresses = addresses
                 .map_err(|error| refused(crate::network::not_claimed(&self.store, network, error)))?;
@@ -546,17 +545,6 @@ fn failed(error: coracle_net::Error) -> Error {
         ),
         _ => text,
     }
-}
-
-fn refused(error: StoreError) -> Error {
-    let code = match error.kind {
-        Kind::Invalid => Code::Invalid,
-        Kind::NotFound => Code::NotFound,
-        Kind::Exists => Code::Exists,
-        Kind::InUse => Code::Busy,
-        Kind::System => Code::System,
-    };
-    Error { code, message: error.message, hint: error.hint }
 }
 
 /// Whoever is connected wants to reach what is behind the host, so the host forwards; that is told.
@@ -703,34 +691,10 @@ fn without_servers(text: &str, unwanted: &dyn Fn(IpAddr) -> bool) -> (String, us
 /// repeated. What comes back is a warning.
 pub(crate) fn remove(root: &Path, id: &str, connection: Option<&Connection>) -> Result<Option<String>> {
     let warning = connection.map(Connection::disconnect).transpose()?.flatten();
-    if root.join(NETWORKS).exists() {
+    if root.join(network::DIRECTORY).exists() {
         store(root).release(id).map_err(refused)?;
     }
     Ok(warning)
-}
-
-/// Where the definitions and claims are: beside the containers, under a name that no container can have.
-pub(crate) fn store(root: &Path) -> Store {
-    Store::open(&root.join(NETWORKS))
-}
-
-/// A container that has ended cannot be started again. Its namespace, and the link with it, goes with its processes, unless
-/// others are in there.
-fn uses_its_address(root: &Path, id: &str) -> bool {
-    let Ok(id) = Id::new(id) else { return false };
-    let directory = match Directory::open(root, &id) {
-        Ok(directory) => directory,
-        Err(error) => return error.code != Code::NotFound,
-    };
-    match directory.read() {
-        Ok(Some(Record { process: Some(process), network, .. })) => {
-            let links = network.into_iter().flat_map(|network| network.interfaces);
-            !matches!(status::living(&process), Ok(None))
-                || links.into_iter().any(|link| coracle_net::has_link(&link.host_name).unwrap_or(true))
-        }
-        Ok(_) => directory.is_locked().unwrap_or(true),
-        Err(error) => error.code != Code::NotFound,
-    }
 }
 
 /// A port is the container's until it is deleted.

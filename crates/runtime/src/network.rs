@@ -5,7 +5,7 @@
 //! has no `@`, so no container is ever called so.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use coracle_net::{DEFAULT, Kind, Network, NewNetwork, Store, StoreError};
 use nix::errno::Errno;
@@ -13,8 +13,11 @@ use serde::Serialize;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Id;
-use crate::record::Directory;
+use crate::record::{Directory, Record};
 use crate::{Runtime, status};
+
+/// Below the state root.
+pub(crate) const DIRECTORY: &str = "@network";
 
 /// A network, and what is up of it here and now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,7 +49,7 @@ pub struct Pruned {
 }
 
 /// Not `From`, which would leave the type of many an `Ok` in this crate open.
-fn refused(error: StoreError) -> Error {
+pub(crate) fn refused(error: StoreError) -> Error {
     let code = match error.kind {
         Kind::Invalid => Code::Invalid,
         Kind::NotFound => Code::NotFound,
@@ -96,16 +99,11 @@ pub(crate) fn not_claimed(store: &Store, network: &Network, error: StoreError) -
 }
 
 impl Runtime {
-    pub(crate) fn store(&self) -> Store {
-        let directory: PathBuf = self.root.join("@network");
-        Store::open(&directory)
-    }
-
     /// Nothing is made in the kernel: the first container does that. Errors: [`Code::Exists`]; [`Code::Invalid`] for what
     /// cannot be a network here, as one whose addresses the host has routes to.
     pub fn create_network(&self, new: &NewNetwork) -> Result<Network> {
         self.make_root()?;
-        self.store().create(new, &coracle_net::occupied().map_err(system)?).map_err(refused)
+        store(&self.root).create(new, &coracle_net::occupied().map_err(system)?).map_err(refused)
     }
 
     /// A network's definition; `default` is made if it is not there yet. Errors: [`Code::NotFound`].
@@ -113,12 +111,12 @@ impl Runtime {
         if name == DEFAULT {
             self.make_root()?;
         }
-        self.store().get(name, &|| Ok(coracle_net::occupied()?)).map_err(refused)
+        store(&self.root).get(name, &|| Ok(coracle_net::occupied()?)).map_err(refused)
     }
 
     /// Every network, in order of name; one whose file cannot be read has an error in its place.
     pub fn networks(&self) -> Result<Vec<(String, Result<Network>)>> {
-        let networks = self.store().networks().map_err(refused)?;
+        let networks = store(&self.root).networks().map_err(refused)?;
         Ok(networks.into_iter().map(|(name, network)| (name, network.map_err(refused))).collect())
     }
 
@@ -127,12 +125,12 @@ impl Runtime {
         let network = self.network(name)?;
         let up = coracle_net::has_link(&network.bridge).map_err(system)?;
         let mut containers: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (address, owner) in self.store().claims(name).map_err(refused)? {
+        for (address, owner) in store(&self.root).claims(name).map_err(refused)? {
             let range = network.subnets.iter().find(|range| range.subnet.contains(address));
             let prefix = range.map_or(String::new(), |range| format!("/{}", range.subnet.prefix));
             containers.entry(owner).or_default().push(format!("{address}{prefix}"));
         }
-        containers.retain(|id, _| self.is_alive(id));
+        containers.retain(|id, _| is_alive(&self.root, id));
         let containers =
             containers.into_iter().map(|(id, addresses)| NetworkContainer { id, addresses }).collect();
         Ok(NetworkState { network, up, containers })
@@ -141,13 +139,13 @@ impl Runtime {
     /// Remove a network that no living container is connected to, with its bridge and rules in the caller's network
     /// namespace. Errors: [`Code::NotFound`]; [`Code::Busy`], which names the containers.
     pub fn remove_network(&self, name: &str) -> Result<()> {
-        self.store().remove(name, &|id| self.is_alive(id), &mut take_down).map_err(refused)
+        store(&self.root).remove(name, &|id| is_alive(&self.root, id), &mut take_down).map_err(refused)
     }
 
     /// Remove every network without a living container but `default`, and what dead containers have claimed. What cannot be
     /// removed stays, and is the error when all else is done.
     pub fn prune_networks(&self) -> Result<Pruned> {
-        let claims = self.store().release_dead(&|id| self.is_alive(id)).map_err(refused)?;
+        let claims = store(&self.root).release_dead(&|id| is_alive(&self.root, id)).map_err(refused)?;
         let mut pruned = Pruned { networks: Vec::new(), claims };
         let mut failed = None;
         for (name, network) in self.networks()?.into_iter().filter(|(name, _)| name != DEFAULT) {
@@ -160,30 +158,38 @@ impl Runtime {
         }
         failed.map_or(Ok(pruned), Err)
     }
+}
 
-    /// Does a container of this id need what it has claimed? It does while its first process lives, and while a command
-    /// holds its lock, as create and delete do. What cannot be found out is taken for a yes.
-    pub(crate) fn is_alive(&self, id: &str) -> bool {
-        let Ok(id) = Id::new(id) else { return false };
-        let alive = || -> Result<bool> {
-            let directory = Directory::open(&self.root, &id)?;
-            // Before the record is read: a create that ends in between has written it.
-            if directory.is_locked()? {
-                return Ok(true);
-            }
-            let record = match directory.read() {
-                // What is in it is not known.
-                Err(error) if error.code == Code::Invalid => return Ok(true),
-                other => other?,
-            };
-            let Some((process, boot_id)) = record.and_then(|record| Some((record.process?, record.boot_id)))
-            else {
-                return Ok(false);
-            };
-            Ok(boot_id == crate::boot_id()? && status::living(&process)?.is_some())
+/// Where the definitions and claims are: beside the containers, under a name that no container can have.
+pub(crate) fn store(root: &Path) -> Store {
+    Store::open(&root.join(DIRECTORY))
+}
+
+/// Does a container of this id need its addresses? It does while its first process lives, while a command holds its lock, as
+/// create and delete do, and while a link of it is there: others may be in its network namespace. What cannot be found out
+/// is taken for a yes.
+pub(crate) fn is_alive(root: &Path, id: &str) -> bool {
+    let Ok(id) = Id::new(id) else { return false };
+    let alive = || -> Result<bool> {
+        let directory = Directory::open(root, &id)?;
+        // Before the record is read: a create that ends in between has written it.
+        if directory.is_locked()? {
+            return Ok(true);
+        }
+        let record = match directory.read() {
+            // What is in it is not known.
+            Err(error) if error.code == Code::Invalid => return Ok(true),
+            other => other?,
         };
-        alive().unwrap_or_else(|error| error.code != Code::NotFound)
-    }
+        let Some(Record { process: Some(process), boot_id, network, .. }) = record else { return Ok(false) };
+        if boot_id != crate::boot_id()? {
+            return Ok(false);
+        }
+        let mut links = network.iter().flat_map(|network| &network.interfaces);
+        Ok(status::living(&process)?.is_some()
+            || links.any(|link| coracle_net::has_link(&link.host_name).unwrap_or(true)))
+    };
+    alive().unwrap_or_else(|error| error.code != Code::NotFound)
 }
 
 #[cfg(test)]
@@ -229,7 +235,7 @@ mod tests {
     fn only_the_living_have_addresses() {
         let (_root, runtime) = runtime();
         let web = runtime.create_network(&subnet("web", "203.0.113.0/24")).unwrap();
-        let claim = |owner: &str| runtime.store().claim(&web, owner, &[], &|_| true).unwrap();
+        let claim = |owner: &str| store(&runtime.root).claim(&web, owner, &[], &|_| true).unwrap();
         // One that is being made, one that was left half made, one of which nothing is left, and what is no container.
         let (being, half) = (Id::new("being").unwrap(), Id::new("half").unwrap());
         let lock = Directory::claim(&runtime.root, &being).unwrap();
@@ -237,9 +243,9 @@ mod tests {
         for owner in ["being", "half", "none", "no/id"] {
             claim(owner);
         }
-        assert!(runtime.is_alive("being"));
+        assert!(is_alive(&runtime.root, "being"));
         for dead in ["half", "none", "no/id", "@network", "..", ""] {
-            assert!(!runtime.is_alive(dead), "{dead}");
+            assert!(!is_alive(&runtime.root, dead), "{dead}");
         }
         let state = runtime.inspect_network("web").unwrap();
         let being = NetworkContainer { id: "being".into(), addresses: vec!["203.0.113.2/24".into()] };
@@ -250,11 +256,11 @@ mod tests {
         claim("none");
         assert_eq!(runtime.prune_networks(), Ok(Pruned { networks: vec![], claims: 1 }));
         let mine: IpAddr = "203.0.113.2".parse().unwrap();
-        assert_eq!(runtime.store().claims("web").unwrap(), [(mine, "being".to_string())]);
+        assert_eq!(store(&runtime.root).claims("web").unwrap(), [(mine, "being".to_string())]);
         drop(lock);
-        assert!(!runtime.is_alive("being"));
+        assert!(!is_alive(&runtime.root, "being"));
         // A record that nobody understands may be of anything.
         std::fs::write(runtime.root.join("being/state.json"), "{").unwrap();
-        assert!(runtime.is_alive("being"));
+        assert!(is_alive(&runtime.root, "being"));
     }
 }
