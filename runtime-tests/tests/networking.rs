@@ -445,6 +445,31 @@ fn a_host_that_does_not_forward_begins_to_and_is_told() {
     });
 }
 
+/// It does not begin to route between the links that it had before.
+#[test]
+fn a_host_that_forwards_for_containers_is_no_router() {
+    alone(|t| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let outside = outside();
+        let other = connected(t, &["--network", "none"]);
+        ip(&format!("link add other type veth peer name eth0 netns {}", other.pid));
+        ip("addr add 203.0.113.2/24 dev other");
+        ip("link set other up");
+        within(&namespace(&other), || {
+            ip("addr add 203.0.113.1/24 dev eth0");
+            ip("link set eth0 up");
+            ip("route add default via 203.0.113.2");
+        });
+        within(&outside, || ip("route add 203.0.113.0/24 via 198.51.100.2"));
+        let c = connected(t, &["--network", "default"]);
+        let (any, there) = (at([0; 4], 80), at([203, 0, 113, 1], 80));
+        for client in [&here(), &namespace(&c)] {
+            tcp(&namespace(&other), any, client, there);
+        }
+        unreachable(&namespace(&other), any, &outside, there);
+    });
+}
+
 #[test]
 fn without_the_right_to_it_the_way_out_is_told() {
     alone(|t| {
