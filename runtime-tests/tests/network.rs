@@ -167,7 +167,7 @@ fn two_state_roots_have_their_own_networks() {
         t.rt(&["network", "create", "web"]).run().ok();
         second.rt(&["network", "create", "web"]).run().ok();
         second.rt(&["network", "create", "--subnet", "10.89.0.0/25", "mail"]).run().failed();
-        let c = t.create_with(&idle(t), &["--network", "web"]);
+        let c = t.create_with(&idle(t), &["--network", "web", "--publish", "8080:80"]);
         // The second is of the rules: what `dismiss` takes back first.
         let bridge = || {
             let localnet = std::fs::read_to_string("/proc/sys/net/ipv4/conf/oar-web/route_localnet").unwrap();

@@ -90,7 +90,8 @@ pub fn dismiss(network: &Network) -> Result<()> {
         if !bridges.iter().any(|element| element.key == name) {
             return Ok(());
         }
-        if bridges.len() == 1 {
+        // What we made the host forward for stays barred, as forwarding stays on.
+        if bridges.len() == 1 && elements_of(&mut socket, UNROUTED)?.is_empty() {
             rules::delete_table(&mut batch);
         } else {
             for set in NETWORK_SETS {

@@ -701,6 +701,9 @@ fn a_host_that_forwards_for_containers_only() {
         assert!(is_stopped(&world, client, &to(1), &server, &to(1)));
         let text = host.nft("list set inet coracle unrouted");
         assert!(text.contains("type nf_proto . ifname") && text.contains("ipv4 . \"up1\""), "{text}");
+        // And the last network.
+        host.with(|| dismiss(&network(1))).unwrap();
+        assert!(is_stopped(&world, client, &to(1), &server, &to(1)));
     });
 }
 
