@@ -3,7 +3,7 @@
 //! Never relies on the engine around: what is known there are facts of the kernel (maps, capabilities, owners).
 //! Expectations come from user_namespaces(7), "Interaction of user namespaces and other types of namespaces".
 
-use runtime_tests::{Accounts, Bundle, Out, Test, User, give, json, oar_only, run_case, uid};
+use runtime_tests::{Accounts, Bundle, Out, Test, User, Value, give, json, oar_only, run_case, uid};
 use std::fs;
 use std::path::Path;
 
@@ -268,5 +268,56 @@ fn a_procfs_of_other_pids_is_refused() {
             ])
             .run();
         out.ok();
+    });
+}
+
+/// Numbers of processes mean nothing there, and a container that seems to have ended must not be removed for it.
+#[test]
+fn a_container_of_another_pid_namespace_is_left_alone() {
+    run_case(oar_only("runc takes it for ended, and deletes its state"), |t| {
+        let mut b = t.bundle();
+        b.sh("exec sleep 1000");
+        let c = t.create(&b);
+        c.start();
+        for prefix in [&["unshare", "--pid", "--fork"][..], &["unshare", "--pid", "--fork", "--mount-proc"]] {
+            let id = c.id.as_str();
+            let verbs: [&[&str]; 9] = [
+                &["delete", id],
+                &["delete", "--force", id],
+                &["state", id],
+                &["wait", id],
+                &["kill", id, "KILL"],
+                &["pause", id],
+                &["ps", "--format", "json", id],
+                &["exec", id, "true"],
+                &["update", "--pids-limit", "10", id],
+            ];
+            for verb in verbs {
+                let out = t.rt(verb).wrap(prefix).run();
+                out.failed().clean_error().says("was made in another pid namespace");
+            }
+            let list = t.rt(&["list"]).wrap(prefix).run();
+            assert!(
+                list.stderr.contains("another pid namespace") && !list.stdout.contains("stopped"),
+                "{list}"
+            );
+        }
+        assert_eq!(c.status(), "running");
+    });
+}
+
+/// Whose namespace has ended with its processes: the kernel tells that nobody is left.
+#[test]
+fn a_container_whose_pid_namespace_ended_is_removed() {
+    let unified = Path::new("/sys/fs/cgroup/cgroup.procs").exists()
+        || Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
+    run_case(oar_only("as above").needs(unified, "cgroup2"), |t| {
+        let mut b = t.bundle();
+        b.sh("exec sleep 1000");
+        let (id, create) = t.creation(&b, &[]);
+        create.wrap(&["unshare", "--pid", "--fork", "--mount-proc"]).run().ok();
+        let state: Value = serde_json::from_str(t.rt(&["state", &id]).run().ok()).unwrap();
+        assert_eq!(state["status"], "stopped");
+        t.rt(&["delete", &id]).run().ok();
     });
 }

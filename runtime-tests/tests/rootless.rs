@@ -440,6 +440,8 @@ fn the_callers_groups_are_kept_for_exec_too() {
         let out = in_group(&user, &group, &read).run();
         assert_eq!(out.ok(), "shared\n4 65534\n", "{out}");
         user.rt(&read).run().says("Permission denied");
+        let more = in_group(&user, &group, &["exec", "--additional-gids", "7", &id, "true"]).run();
+        more.failed().says("there is no way to have these and keep");
         user.rt(&["delete", "--force", &id]).run().ok();
         // With one id there is no other way.
         b.sh("cat /tmp/shared; id -G");

@@ -352,6 +352,11 @@ impl Cgroup {
         }
     }
 
+    /// The same for a reader in any pid namespace. None: without cgroup2, processes of another one are not shown.
+    pub fn populated_by_any(&self) -> Result<Option<bool>, Error> {
+        self.unified().map(|_| self.populated()).transpose()
+    }
+
     /// Waits until no process is in it, woken by the kernel (poll(2) on `cgroup.events`); on a v1-only host
     /// it looks again and again. [`Error::Busy`] after `deadline`.
     pub fn wait_empty(&self, deadline: Duration) -> Result<(), Error> {

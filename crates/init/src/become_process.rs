@@ -49,7 +49,11 @@ impl Init {
         }
         process::set_keep_capabilities(true)?;
         if keep_groups == 0 {
-            process::set_groups(groups.0)?;
+            match process::set_groups(groups.0) {
+                // In a user namespace that is joined it may be denied to all: no harm where there are none anyway.
+                Err(Errno::PERM) if groups.0.is_empty() && process::group_count()? == 0 => {}
+                result => result?,
+            }
         }
         process::set_gid(gid)?;
         process::set_uid(uid)?;

@@ -87,7 +87,11 @@ pub fn plan_exec(spec: &Spec, exec: &Exec, host: &Host, options: &Options) -> Re
         Exec::Like(changes) => changed(own.clone(), changes, &mut check),
     };
     // Engines repeat the groups of the container's document beside its annotation.
-    let groups = if options.keep_groups { Groups::KeptAnyway } else { Groups::Given };
+    let groups = match exec {
+        _ if !options.keep_groups => Groups::Given,
+        Exec::Like(Changes { additional_gids, .. }) if !additional_gids.is_empty() => Groups::Kept,
+        _ => Groups::KeptAnyway,
+    };
     let mut ending = Ending::plan(&process, groups, host, options, &namespaces, &mut check);
     if !check.violations.is_empty() {
         return Err(check.violations);

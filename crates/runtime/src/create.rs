@@ -555,6 +555,7 @@ fn intent(
         rootfs: plan.rootfs.clone(),
         created: time::rfc3339(SystemTime::now()),
         boot_id: crate::boot_id()?,
+        pid_namespace: Some(crate::pid_namespace()?),
         owner: decided.host.euid,
         annotations: plan.annotations.clone(),
         systemd_cgroup: options.systemd_cgroup,

@@ -200,6 +200,12 @@ fn boot_id() -> Result<String> {
     Ok(String::from_utf8_lossy(&text).trim_end().to_string())
 }
 
+/// Of this process, by its inode: pids mean nothing in another one.
+fn pid_namespace() -> Result<u64> {
+    let path = "/proc/self/ns/pid";
+    std::fs::metadata(path).map(|metadata| metadata.ino()).map_err(|error| Error::io(path, &error))
+}
+
 fn errno(errno: coracle_sys::Errno) -> Errno {
     Errno::from_raw(errno.0)
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::error::{Code, Error, Result};
 use crate::id::Id;
-use crate::record::{Directory, Record};
+use crate::record::Directory;
 use crate::{Runtime, status};
 
 /// Below the state root.
@@ -181,13 +181,10 @@ pub(crate) fn is_alive(root: &Path, id: &str) -> bool {
             Err(error) if error.code == Code::Invalid => return Ok(true),
             other => other?,
         };
-        let Some(Record { process: Some(process), boot_id, network, .. }) = record else { return Ok(false) };
-        if boot_id != crate::boot_id()? {
-            return Ok(false);
-        }
-        let mut links = network.iter().flat_map(|network| &network.interfaces);
-        Ok(status::living(&process)?.is_some()
-            || links.any(|link| coracle_net::has_link(&link.host_name).unwrap_or(true)))
+        let Some(record) = record else { return Ok(false) };
+        let (_, living) = status::derive(&directory, Some(&record))?;
+        let mut links = record.network.iter().flat_map(|network| &network.interfaces);
+        Ok(living.is_some() || links.any(|link| coracle_net::has_link(&link.host_name).unwrap_or(true)))
     };
     alive().unwrap_or_else(|error| error.code != Code::NotFound)
 }

@@ -47,6 +47,9 @@ pub(crate) struct Record {
     /// RFC 3339.
     pub created: String,
     pub boot_id: String,
+    /// Of its creator; the process's number is of that one. A record from before it was kept has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<u64>,
     pub owner: u32,
     pub annotations: BTreeMap<String, String>,
     pub systemd_cgroup: bool,
@@ -432,6 +435,7 @@ mod tests {
             rootfs: "/b/rootfs".into(),
             created: "2026-01-02T03:04:05.000000006Z".into(),
             boot_id: "boot".into(),
+            pid_namespace: None,
             owner: 0,
             annotations: BTreeMap::new(),
             systemd_cgroup: false,

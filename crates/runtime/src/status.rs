@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use serde::{Serialize, Serializer};
 
 use crate::connect::Connection;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::record::{Directory, Process, Record, START_SOCKET};
 
 /// runtime-spec runtime.md "State", and `paused` as every runtime adds.
@@ -175,12 +175,34 @@ pub(crate) fn waiting(directory: &Directory, name: &str) -> Result<Waiting> {
     }
 }
 
+/// Its process has a number of another pid namespace, and has ended. An error when it may live there: here nobody can tell.
+pub(crate) fn is_elsewhere(directory: &Directory, record: Option<&Record>) -> Result<bool> {
+    let Some(Record { pid_namespace: Some(namespace), cgroup, .. }) = record else { return Ok(false) };
+    if *namespace == crate::pid_namespace()? {
+        return Ok(false);
+    }
+    match cgroup.open().populated_by_any().map_err(crate::cgroup::error)? {
+        Some(false) => Ok(true),
+        _ => {
+            let id = directory.id();
+            let text = format!(
+                "container \"{id}\" was made in another pid namespace ({namespace}), and may live there"
+            );
+            let hint = "go on where it was made, as with `nsenter --target PID --pid`; or give --root DIR for other containers";
+            Err(Error::new(Code::Unsupported, text).hint(hint))
+        }
+    }
+}
+
 /// The status, and the living process if there is one.
 pub(crate) fn derive(directory: &Directory, record: Option<&Record>) -> Result<(Status, Option<OwnedFd>)> {
     let Some(Record { process: Some(process), boot_id, cgroup, .. }) = record else {
         return Ok((Status::Creating, None));
     };
     if *boot_id != crate::boot_id()? {
+        return Ok((Status::Stopped, None));
+    }
+    if is_elsewhere(directory, record)? {
         return Ok((Status::Stopped, None));
     }
     let Some(pidfd) = living(process)? else { return Ok((Status::Stopped, None)) };

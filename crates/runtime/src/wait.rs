@@ -156,6 +156,7 @@ impl Runtime {
                 .hint("a foreground `oar run --keep` keeps it; from Linux 6.15 on, so does a wait that begins before the end")
         };
         let untold = || not_kept(Code::Unsupported, "this kernel tells only the parent of its process how");
+        status::is_elsewhere(&directory, Some(&record))?;
         let held = match record.process {
             Some(process) if record.boot_id == crate::boot_id()? => {
                 hold(&process)?.map(|pidfd| (process, pidfd))
