@@ -335,6 +335,8 @@ struct Relay<'a> {
     to_output: Chunk,
     /// The last byte that came from the input; `None` if it never had any.
     last_input: Option<u8>,
+    /// How often an editor of lines may yet be told that the input has ended.
+    ends_left: u32,
     raw: Option<Raw>,
     caller: &'a Caller,
 }
@@ -353,6 +355,7 @@ impl<'a> Relay<'a> {
             to_master: Chunk::default(),
             to_output: Chunk::default(),
             last_input: None,
+            ends_left: 0,
             raw: Raw::enter(caller.input)?,
             caller,
         })
@@ -397,8 +400,8 @@ impl<'a> Relay<'a> {
                 self.to_master.clear();
             }
         }
-        if master.ready & !libc::POLLOUT != 0 {
-            self.read_master();
+        if master.ready & !libc::POLLOUT != 0 && self.read_master() {
+            self.end_editing();
         }
         if output.ready != 0 || master.ready != 0 {
             self.write_output();
@@ -423,13 +426,25 @@ impl<'a> Relay<'a> {
     /// is said for an input that was empty from the start, as /dev/null of a service is: a shell would exit.
     fn end_input(&mut self) {
         let Some(last) = self.last_input else { return };
-        let Some(character) = tty::modes(self.master.number()).ok().and_then(|modes| modes.end_of_input())
-        else {
-            return;
-        };
+        self.ends_left = ENDS;
+        let Ok(modes) = tty::modes(self.master.number()) else { return };
         // In the middle of a line the character only sends the line; the second one ends the input.
         let times = if last == b'\n' { 1 } else { 2 };
-        self.to_master.set(&[character, character][..times]);
+        self.to_master.set(&[modes.end_of_input(); 2][..times]);
+    }
+
+    /// A shell that edits lines itself takes the terminal's own line for nothing as soon as it changes the modes, and the end
+    /// of input in it. So it is told again, whenever it has said something: its prompt.
+    fn end_editing(&mut self) {
+        if self.input.is_some() || self.ends_left == 0 || !self.to_master.is_empty() {
+            return;
+        }
+        if let Ok(modes) = tty::modes(self.master.number())
+            && !modes.reads_lines()
+        {
+            self.ends_left -= 1;
+            self.to_master.set(&[modes.end_of_input()]);
+        }
     }
 
     /// False when there is no more for now, or for ever.
@@ -490,6 +505,9 @@ fn asked_to_end(signals: &Signals) -> Result<bool> {
     }
     Ok(asked)
 }
+
+/// Of no use to a program that is no shell: it may draw something at each.
+const ENDS: u32 = 16;
 
 /// More than a pty buffers in the kernel (64 KiB and a page), in bytes.
 const PTY_HOLDS: usize = 256 * 1024;
@@ -746,6 +764,18 @@ mod tests {
         // Also when it comes in the middle of a line.
         for input in ["one\ntwo\n", "one\ntwo"] {
             let (status, text) = relayed("cat > /dev/null; echo end", input.as_bytes());
+            assert_eq!(status, ExitStatus::Code(0));
+            assert!(text.ends_with("end\n"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_input_reaches_an_editor_of_lines() {
+        // As it does: modes of its own, a prompt, and end of file is a character like others.
+        let editor = "stty -icanon -echo min 1; printf '> '; \
+                      while c=$(dd bs=1 count=1 2>/dev/null | od -An -tx1) && [ \"$c\" != ' 04' ]; do printf .; done; echo end";
+        for input in ["one\n", "one"] {
+            let (status, text) = relayed(editor, input.as_bytes());
             assert_eq!(status, ExitStatus::Code(0));
             assert!(text.ends_with("end\n"), "{text:?}");
         }

@@ -100,9 +100,14 @@ impl Modes {
         self
     }
 
-    /// The character that a reader of whole lines takes for the end of input; `None` if it reads byte by byte.
-    pub fn end_of_input(&self) -> Option<u8> {
-        (self.local & libc::ICANON != 0).then_some(self.characters[libc::VEOF])
+    /// The character that a reader of whole lines takes for the end of input (termios(3), VEOF).
+    pub fn end_of_input(&self) -> u8 {
+        self.characters[libc::VEOF]
+    }
+
+    /// Whole lines; else byte by byte.
+    pub fn reads_lines(&self) -> bool {
+        self.local & libc::ICANON != 0
     }
 }
 
@@ -214,10 +219,10 @@ mod tests {
     fn raw_modes_pass_every_byte() {
         let (master, slave) = pty();
         let before = modes(slave.number()).unwrap();
-        assert_eq!(before.end_of_input(), Some(4));
+        assert_eq!((before.end_of_input(), before.reads_lines()), (4, true));
         set_modes(slave.number(), &before.raw()).unwrap();
         assert_eq!(modes(master.number()).unwrap(), before.raw());
-        assert_eq!(before.raw().end_of_input(), None);
+        assert_eq!((before.raw().end_of_input(), before.raw().reads_lines()), (4, false));
 
         // In the modes that a new pty has, this would come back as an echo and wait for the end of a line.
         fd::write_all(master.number(), b"\x03\r").unwrap();
