@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What stands in for systemd.
 struct Supervisor {
@@ -310,8 +310,13 @@ fn main_pid_without_a_pid_namespace() {
         let run = supervisor.told(t.run_with(&b, &[])).spawn();
         supervisor.hears("STATUS=x");
         let child = pid_of(&supervisor.next().0);
-        let command = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap();
-        assert_eq!(command, "/bin/sleep\x001000\0");
+        // Empty in the middle of an execve, of whose end nothing tells.
+        let command = || fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while command().is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(command(), "/bin/sleep\x001000\0");
         gate.open();
         run.wait().ok();
         if Path::new(&format!("/proc/{child}")).exists() {
