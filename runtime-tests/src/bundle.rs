@@ -146,6 +146,13 @@ fn set_at(root: &mut Value, pointer: &str, value: Value) {
     *here = value;
 }
 
+/// A copy that can be executed at once. Written by a process of its own: what this one has open for writing, a child that
+/// another thread starts at that moment has too, and the file is busy (ETXTBSY of execve(2)) until that one executes.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cp {} {}: {status}", from.display(), to.display());
+}
+
 /// Debian's static busybox.
 pub fn busybox() -> PathBuf {
     let candidates = ["/bin/busybox", "/usr/bin/busybox"];

@@ -14,7 +14,7 @@ mod receive;
 mod runtime;
 mod user;
 
-pub use bundle::{Bundle, busybox, hand_made_elf, hand_made_program};
+pub use bundle::{Bundle, busybox, copy_program, hand_made_elf, hand_made_program};
 pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
 pub use cgroups::{Cgroups, has_controller, pure_v2, v1, v2_controllers};
 pub use container::Container;

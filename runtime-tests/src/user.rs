@@ -3,7 +3,7 @@
 //! Never uses root's rights for the runtime: the case has them, the command runs as the user, with a state directory of
 //! theirs. Containers that the user has made end with the value.
 
-use crate::{Bundle, Invocation, Out, Test, Value, json};
+use crate::{Bundle, Invocation, Out, Test, Value, copy_program, json};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ impl<'t> User<'t> {
         lchown(&run_dir, Some(uid()), Some(uid())).unwrap();
         fs::set_permissions(&run_dir, fs::Permissions::from_mode(0o700)).unwrap();
         let runtime = t.scratch("bin").join(t.runtime.file_name().unwrap());
-        fs::copy(&t.runtime, &runtime).unwrap();
+        copy_program(&t.runtime, &runtime);
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).unwrap();
         User { t, run_dir, runtime, ids: Default::default() }
     }

@@ -5,7 +5,7 @@
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use runtime_tests::netns::{leave_hosts_network, outside, within};
-use runtime_tests::{Bundle, Out, Test, Value, any, json, oar_only, run_case};
+use runtime_tests::{Bundle, Out, Test, Value, any, copy_program, json, oar_only, run_case};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
@@ -468,7 +468,7 @@ impl Account {
         let out = t.program(words.into_iter().map(OsString::from).collect()).run();
         assert_eq!(out.code, 0, "{out}");
         fs::create_dir(home.join("bin")).unwrap();
-        fs::copy(&t.runtime, home.join("bin").join(t.runtime.file_name().unwrap())).unwrap();
+        copy_program(&t.runtime, &home.join("bin").join(t.runtime.file_name().unwrap()));
         Account { name, uid, home, _etc: etc }
     }
 

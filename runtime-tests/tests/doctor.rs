@@ -3,7 +3,7 @@
 //! Never changes the host: what is hidden is hidden in a mount namespace of the command.
 //! Expectations come from `oar help doctor`, subuid(5), user_namespaces(7) and cgroups(7).
 
-use runtime_tests::{Case, Out, Test, Value, oar_only, run_case};
+use runtime_tests::{Case, Out, Test, Value, copy_program, oar_only, run_case};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn case() -> Case {
 fn program(t: &Test) -> PathBuf {
     let path = t.scratch("bin").join("oar");
     if !path.exists() {
-        fs::copy(&t.runtime, &path).unwrap();
+        copy_program(&t.runtime, &path);
     }
     path
 }
