@@ -144,7 +144,7 @@ fn join<'e>(
 }
 
 /// Take host's ends off their bridges, and down: nothing passes them any more. The pairs end with the namespace of the
-/// container, a moment after its last process; to remove them here takes the kernel ten milliseconds (docs/links.md). One
+/// container, a moment after its last process; to remove them here takes the kernel 25 ms (docs/links.md). One
 /// that is absent is fine, and a device that is not such an end stays as it is.
 pub fn detach(host_names: &[String]) -> Result<()> {
     let mut host = Socket::open().map_err(failed("netlink socket"))?;
