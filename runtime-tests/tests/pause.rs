@@ -5,15 +5,13 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime_tests::{
-    Bundle, Container, Running, Test, any, has_controller, json, oar_only, pure_v2, run_case, v1,
-};
+use runtime_tests::{Bundle, Container, Running, Test, any, json, oar_only, pure_v2, run_case, v1};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Counts, in a process that is made for each number, without an end.
-const COUNT: &str = "echo up; i=0; while :; do i=$((i+1)); (:); done";
+/// Writes a dot at a time, from a process that is made for each, without an end.
+const COUNT: &str = "echo up; while :; do (printf .); done";
 const WAIT: &str = "echo up; exec sleep 1000";
 const V1_ALONE: &str = "umount -l /sys/fs/cgroup/unified && exec \"$@\"";
 
@@ -43,23 +41,19 @@ fn hybrid() -> bool {
     v1("freezer") && Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists()
 }
 
+/// By what it writes, not by CPU time: a frozen process may have its last microseconds in the kernel accounted
+/// after the kernel has said that it is frozen.
 #[track_caller]
 fn stands_still(c: &Container<'_>) {
-    let cgroups = c.cgroups();
-    let before = cgroups.cpu_usec();
+    let before = c.output().len();
     std::thread::sleep(Duration::from_millis(50)); // Nothing is to happen, and nothing would tell of it.
-    assert_eq!(cgroups.cpu_usec(), before);
+    assert_eq!(c.output().len(), before);
 }
 
 #[track_caller]
-fn goes_on(c: &Container<'_>) {
-    let cgroups = c.cgroups();
-    let before = cgroups.cpu_usec();
-    let end = Instant::now() + Duration::from_secs(20);
-    while cgroups.cpu_usec() == before {
-        assert!(Instant::now() < end, "no CPU time in twenty seconds");
-        std::thread::yield_now();
-    }
+fn goes_on(t: &Test, c: &Container<'_>) {
+    let before = c.output().len();
+    t.wait_for(&t.dir, || c.output().len() > before);
 }
 
 #[test]
@@ -96,34 +90,33 @@ fn legal_in_created_and_running_only() {
 
 #[test]
 fn nothing_runs_until_resume() {
-    let case = any().differs("crun", "1.8.1 does not wait for the v1 freezer");
-    run_case(case.needs(has_controller("cpuacct"), "an account of CPU time"), |t| {
+    run_case(any().differs("crun", "1.8.1 does not wait for the v1 freezer"), |t| {
         let c = started(t, COUNT);
         for _ in 0..10 {
             c.verb(&["pause"]).ok();
             stands_still(&c);
             c.verb(&["resume"]).ok();
-            goes_on(&c);
+            goes_on(t, &c);
         }
     });
 }
 
 #[test]
 fn all_sub_cgroups_stop_too() {
-    run_case(
-        oar_only("one freezer over all").needs(has_controller("cpuacct"), "an account of CPU time"),
-        |t| {
-            let c = started(t, COUNT);
-            let nested = c.cgroups().unified().join("nested");
-            fs::create_dir(&nested).unwrap();
-            fs::write(nested.join("cgroup.procs"), c.pid.to_string()).unwrap();
-            c.verb(&["pause"]).ok();
-            assert!(fs::read_to_string(nested.join("cgroup.events")).unwrap().contains("frozen 1"));
-            c.verb(&["resume"]).ok();
-            assert!(fs::read_to_string(nested.join("cgroup.events")).unwrap().contains("frozen 0"));
-            assert_eq!(c.status(), "running");
-        },
-    );
+    let present = hybrid() || pure_v2();
+    run_case(oar_only("one freezer over all").needs(present, "cgroup2"), |t| {
+        let c = started(t, COUNT);
+        let nested = c.cgroups().unified().join("nested");
+        fs::create_dir(&nested).unwrap();
+        fs::write(nested.join("cgroup.procs"), c.pid.to_string()).unwrap();
+        let frozen = |word| fs::read_to_string(nested.join("cgroup.events")).unwrap().contains(word);
+        c.verb(&["pause"]).ok();
+        assert!(frozen("frozen 1"));
+        c.verb(&["resume"]).ok();
+        // The container goes on with its first process that does, which may be one of the cgroup above.
+        t.wait_for(&nested, || frozen("frozen 0"));
+        assert_eq!(c.status(), "running");
+    });
 }
 
 #[test]
@@ -176,7 +169,7 @@ fn on_v1_alone_everything_is_the_same() {
             stands_still(&c);
             c.verb(&["resume"]).ok();
             assert_eq!(c.status(), "running");
-            goes_on(&c);
+            goes_on(t, &c);
         }
         c.verb(&["pause"]).ok();
         c.kill("KILL").ok();
