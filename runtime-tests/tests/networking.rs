@@ -80,6 +80,16 @@ fn tcp(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) -> IpAdd
     from.ip()
 }
 
+/// A wait with a limit is not taken up again by the kernel after an interruption (signal(7)).
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// A datagram and its answer.
 fn udp(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) -> IpAddr {
     let far = within(server, || UdpSocket::bind(bound).unwrap());
@@ -94,10 +104,10 @@ fn udp(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) -> IpAdd
     }
     let mut heard = [0; 4];
     near.send(b"ping").unwrap();
-    let (_, from) = far.recv_from(&mut heard).unwrap();
+    let (_, from) = receive(&far, &mut heard).unwrap();
     far.send_to(b"pong", from).unwrap();
     // Only of the address that was spoken to: the socket is connected.
-    assert_eq!((near.recv(&mut heard).unwrap(), &heard), (4, b"pong"));
+    assert_eq!((receive(&near, &mut heard).unwrap().0, &heard), (4, b"pong"));
     from.ip()
 }
 

@@ -9,7 +9,7 @@ use nix::unistd::{Pid, mkfifo};
 use runtime_tests::{Bundle, Invocation, Test, any, json, oar_only, run_case};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use std::fs::{self, File};
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -42,8 +42,9 @@ impl Supervisor {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut bytes)];
-        let got = recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
-            .unwrap_or_else(|e| panic!("nothing was told: {e}"));
+        // A wait with a limit is not taken up again by the kernel after an interruption (signal(7)).
+        let receive = || recvmsg(&self.socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC);
+        let got = rustix::io::retry_on_intr(receive).unwrap_or_else(|e| panic!("nothing was told: {e}"));
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(list) = message {
@@ -70,8 +71,12 @@ impl Supervisor {
     /// Reads on, whatever comes, until this is dropped: each runtime has its own way to go on after READY.
     fn keep_reading(self) -> Reading {
         let socket = self.socket.try_clone().unwrap();
-        let reader =
-            thread::spawn(move || while socket.recv(&mut [0; 4096]).is_ok_and(|length| length > 0) {});
+        let reads_on = move || {
+            socket
+                .recv(&mut [0; 4096])
+                .map_or_else(|error| error.kind() == ErrorKind::Interrupted, |length| length > 0)
+        };
+        let reader = thread::spawn(move || while reads_on() {});
         Reading { supervisor: self, reader: Some(reader) }
     }
 

@@ -21,7 +21,9 @@ use std::time::Duration;
 use coracle_cgroup::{Cgroup, Error, Location, host, locate};
 use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, CgroupPlace, Resources};
 
-use place::{LONG, Place, Sleeper, procs, root, sub_cgroups, unified, v1, v1_directory, v1_has, v2, value};
+use place::{
+    LONG, Place, Sleeper, procs, root, sub_cgroups, unified, until, v1, v1_directory, v1_has, v2, value,
+};
 
 fn limits() -> Resources {
     Resources {
@@ -286,7 +288,7 @@ impl Forking {
     fn moves(&mut self) {
         self.bytes.set_nonblocking(false).unwrap();
         self.bytes.set_read_timeout(Some(LONG)).unwrap();
-        assert_eq!(self.bytes.read(&mut [0; 1]).unwrap(), 1);
+        self.bytes.read_exact(&mut [0; 1]).unwrap();
         self.bytes.set_nonblocking(true).unwrap();
     }
 }
@@ -355,15 +357,23 @@ fn what_does_not_freeze_is_named_and_thawed() {
         return;
     }
     let cgroup = place.locate("").create(&Resources::default()).unwrap();
-    let (held, _free) = (Sleeper::inside(&cgroup), Sleeper::inside(&cgroup));
+    let (held, free) = (Sleeper::inside(&cgroup), Sleeper::inside(&cgroup));
+    let path = cgroup.location().unified.clone().unwrap();
+    // This one is frozen already, by itself: it cannot be late.
+    let frozen = path.join("frozen");
+    std::fs::create_dir(&frozen).unwrap();
+    free.move_to(&frozen);
+    std::fs::write(frozen.join("cgroup.freeze"), "1").unwrap();
+    until(|| value(&frozen, "cgroup.events").contains("frozen 1"));
     let nested = v1_directory(cgroup.location(), "freezer").join("nested");
     std::fs::create_dir(&nested).unwrap();
     held.move_to(&nested);
     std::fs::write(nested.join("freezer.state"), "FROZEN").unwrap();
+    until(|| value(&nested, "freezer.state") == "FROZEN");
     let error = cgroup.freeze(Duration::from_millis(300)).unwrap_err();
-    let path = cgroup.location().unified.clone().unwrap();
     assert_eq!(error, Error::Unfrozen { path: path.clone(), pids: vec![held.pid()] });
     assert_eq!(value(&path, "cgroup.freeze"), "0");
+    assert_eq!(value(&frozen, "cgroup.freeze"), "1");
     assert_eq!(value(&nested, "freezer.state"), "FROZEN");
     std::fs::write(nested.join("freezer.state"), "THAWED").unwrap();
     cgroup.freeze(LONG).unwrap();
@@ -396,11 +406,7 @@ fn a_cgroup_that_v1_has_frozen_is_frozen() {
     let freezer = v1_directory(cgroup.location(), "freezer");
     std::fs::write(freezer.join("freezer.state"), "FROZEN").unwrap();
     assert!(cgroup.is_frozen().unwrap());
-    let end = std::time::Instant::now() + LONG;
-    while value(&freezer, "freezer.state") != "FROZEN" {
-        assert!(std::time::Instant::now() < end);
-        std::thread::yield_now();
-    }
+    until(|| value(&freezer, "freezer.state") == "FROZEN");
     // By which an error tells those that did not freeze.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.pid())).unwrap();
     assert!(stat.contains(") D "), "{stat}");
@@ -415,7 +421,20 @@ fn nobody_freezes_himself() {
     if !root() || !unified(&place) {
         return;
     }
-    // The test program goes in and out by a process of its own.
+    // Whoever goes into a cgroup takes all its threads along, and their children would be born there.
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "inside_of_what_it_freezes"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run by nobody_freezes_himself in a process of its own"]
+fn inside_of_what_it_freezes() {
+    let place = Place::new();
     let cgroup = place.locate("").create(&Resources::default()).unwrap();
     let path = cgroup.location().unified.clone().unwrap();
     let before = std::fs::read_to_string("/proc/self/cgroup").unwrap();

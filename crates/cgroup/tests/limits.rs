@@ -62,7 +62,7 @@ fn of_then(then: &[(PathBuf, String)], mut now: Vec<(PathBuf, String)>) -> Vec<(
 
 /// All limits' files of the container's directories, with what they say.
 fn everything(cgroup: &Cgroup) -> Vec<(PathBuf, String)> {
-    const COUNTERS: [&str; 12] = [
+    const COUNTERS: [&str; 13] = [
         "stat",
         "usage",
         "current",
@@ -75,6 +75,7 @@ fn everything(cgroup: &Cgroup) -> Vec<(PathBuf, String)> {
         "kmem",
         "cgroup.",
         "watermark",
+        "io_serv",
     ];
     let mut all = Vec::new();
     for directory in cgroup.directories() {

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle_cgroup::{Cgroup, Error, Location, Stats, host, locate};
 use coracle_plan::{CgroupHost, CgroupMode, CgroupPath, CgroupPlace, Resources};
@@ -124,18 +124,26 @@ fn cpu_time_is_that_of_the_work_inside() {
     let mut poll = place.cgroup.poll().unwrap();
     let before = poll.read().unwrap().cpu.usage;
     place.run("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done");
+    let v1 = !place.v2() && !place.host.v1.is_empty();
+    let elsewhere = || match v1 {
+        true => value(&place.directory("cpuacct"), "cpuacct.usage"),
+        false => {
+            let text = std::fs::read_to_string(place.directory("cpu").join("cpu.stat")).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+            line.parse::<u64>().unwrap() * 1000
+        }
+    };
+    // The last moments of a process are added when its parent may have it waited for already.
+    let least = elsewhere();
     let after = poll.read().unwrap().cpu.usage;
+    let most = elsewhere();
     // A loop of that length takes no machine less than 20 ms.
     assert!(after.total - before.total > 20_000_000, "{before:?} {after:?}");
-    let elsewhere = if place.v2() || place.host.v1.is_empty() {
-        let text = std::fs::read_to_string(place.directory("cpu").join("cpu.stat")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
-        line.parse::<u64>().unwrap() * 1000
-    } else {
-        assert_eq!(after.percpu.iter().sum::<u64>(), after.total);
-        value(&place.directory("cpuacct"), "cpuacct.usage")
-    };
-    assert_eq!(after.total, elsewhere, "nothing has run in between");
+    assert!((least..=most).contains(&after.total), "{least} {after:?} {most}");
+    if v1 {
+        let sum = after.percpu.iter().sum::<u64>();
+        assert!((after.total..=most).contains(&sum), "{after:?} {most}");
+    }
 }
 
 #[test]
@@ -166,7 +174,12 @@ fn memory_and_its_limit() {
     assert!(usage.usage >= 16 << 20 && usage.usage <= limit as u64, "{usage:?}");
     assert!(usage.max.is_none_or(|max| max >= usage.usage), "{usage:?}");
     let anonymous = if place.v2() { "anon" } else { "total_rss" };
-    assert!(stats.memory.raw[anonymous] >= 16 << 20, "{:?}", stats.memory.raw);
+    // Linux before 6.8 gives old numbers while it adds them up for somebody else. Every two seconds it does so by itself.
+    let end = Instant::now() + LONG;
+    while place.stats().memory.raw[anonymous] < 16 << 20 {
+        assert!(Instant::now() < end, "{:?}", place.stats().memory.raw);
+        std::thread::yield_now();
+    }
     assert_eq!(stats.memory.events.get("oom_kill"), Some(&0));
 }
 
@@ -218,7 +231,16 @@ fn what_every_kernel_with_cgroup2_has() {
     let Some(unified) = &place.cgroup.location().unified else {
         return eprintln!("skip: needs cgroup2");
     };
+    let sizes = || {
+        let names = std::fs::read_dir(place.directory("hugetlb")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("hugetlb.") && name.ends_with("B.max")).count()
+    };
+    // Another test may enable the controller for all meanwhile.
+    let least = sizes();
     let stats = place.stats();
+    let most = sizes();
+    assert!((least..=most).contains(&stats.hugetlb.len()), "{least} {stats:?} {most}");
     for (file, there) in [
         ("cpu.pressure", stats.cpu.psi.is_some()),
         ("memory.pressure", stats.memory.psi.is_some()),
@@ -226,10 +248,6 @@ fn what_every_kernel_with_cgroup2_has() {
     ] {
         assert_eq!(there, unified.join(file).exists(), "{file}");
     }
-    let names = std::fs::read_dir(place.directory("hugetlb")).unwrap();
-    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    let sizes = names.iter().filter(|name| name.starts_with("hugetlb.") && name.ends_with("B.max")).count();
-    assert_eq!(stats.hugetlb.len(), sizes, "{names:?}");
     // Without a limit: `max`, or the largest multiple of a page that the counter can hold.
     assert!(stats.hugetlb.values().all(|page| page.limit >= 1 << 62 && page.usage == 0), "{stats:?}");
 }

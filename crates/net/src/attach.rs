@@ -438,7 +438,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::tests::{between, current, ip, ip_in, namespace, within};
+    use crate::tests::{between, current, ip, ip_in, namespace, receive, within};
     use crate::{Network, Range, raise_bridge};
 
     fn raise() {
@@ -494,23 +494,13 @@ mod tests {
         let wildcard: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
         let sender = within(from, move || UdpSocket::bind(SocketAddr::new(wildcard, 0)).unwrap());
         for socket in [&listener, &sender] {
-            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         }
         let mut buffer = [0; 8];
         sender.send_to(b"ahoy", listener.local_addr().unwrap())?;
         let (_, back) = receive(&listener, &mut buffer)?;
         listener.send_to(b"aye", back)?;
         receive(&sender, &mut buffer).map(drop)
-    }
-
-    /// A wait with a limit is not taken up again by the kernel after an interruption (signal(7)).
-    fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
-        loop {
-            match socket.recv_from(buffer) {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
     }
 
     #[test]
@@ -591,7 +581,7 @@ mod tests {
         between(|container| {
             raise();
             let listener = within(container, || UdpSocket::bind("0.0.0.0:9000").unwrap());
-            listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            listener.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let sender = UdpSocket::bind("10.9.0.1:0").unwrap();
             // So the first frame is not a question for the MAC, which would be asked again.
             ip("neigh add 10.9.0.2 lladdr 02:04:0a:09:00:02 nud permanent dev br0");
@@ -612,7 +602,7 @@ mod tests {
         between(|container| {
             raise();
             let listener = within(container, || UdpSocket::bind("[::]:9000").unwrap());
-            listener.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            listener.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
             let sender = UdpSocket::bind("[fd00:9::1]:0").unwrap();
             ip("neigh add fd00:9::2 lladdr 02:04:0a:09:00:02 nud permanent dev br0");
             for number in 0..50 {

@@ -191,6 +191,7 @@ fn same_file(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> nix::Result<bool> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::net::{SocketAddr, UdpSocket};
     use std::process::Command;
 
     use nix::sched::unshare;
@@ -231,6 +232,16 @@ pub(crate) mod tests {
                 test(&container);
             });
         });
+    }
+
+    /// A wait with a limit is not taken up again by the kernel after an interruption (signal(7)).
+    pub(crate) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+        loop {
+            match socket.recv_from(buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
     }
 
     /// One more network namespace.

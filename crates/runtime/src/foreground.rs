@@ -886,7 +886,8 @@ mod tests {
         let size = tty::WindowSize { rows: 33, columns: 101 };
         tty::set_window_size(caller_master.number(), size).unwrap();
         let before = tty::modes(caller_slave.as_raw_fd()).unwrap();
-        let (_, pidfd) = on_pty("stty size; exit 0", &slave);
+        // It lives until the pty has gone: its end would be a signal too.
+        let (_, pidfd) = on_pty("read line", &slave);
         let signals = block_signals().unwrap();
         {
             let caller = caller(&caller_slave, &caller_slave);
@@ -944,9 +945,13 @@ mod tests {
         drop(slave);
         wait_with(&signals, pidfd.number(), pid, Some(master), None, &caller(&caller_slave, &caller_slave))
             .unwrap();
-        let mut buffer = [0; 32];
-        let length = fd::read(caller_master.number(), &mut buffer).unwrap();
-        assert_eq!(&buffer[..length], b"line\r\n");
+        // It may come in parts.
+        let (mut text, mut byte) = (Vec::new(), [0; 1]);
+        while text.last() != Some(&b'\n') {
+            assert_eq!(fd::read(caller_master.number(), &mut byte), Ok(1));
+            text.extend(byte);
+        }
+        assert_eq!(text, b"line\r\n");
     }
 
     #[test]

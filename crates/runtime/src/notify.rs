@@ -611,7 +611,7 @@ mod tests {
             // Nothing of ours keeps it open, and nothing has closed it.
             assert_eq!(fd::wait_readable(read.number(), Some(0)), Ok(false));
             assert_eq!(served.heard().unwrap(), "BARRIER=1");
-            assert_eq!(fd::wait_readable(read.number(), Some(0)), Ok(true));
+            assert_eq!(fd::wait_readable(read.number(), Some(20_000)), Ok(true));
         }
 
         #[test]
@@ -623,7 +623,7 @@ mod tests {
             with_fds(&service, b"BARRIER=1\nMAINPID=1", &[null.as_raw_fd(), write.number()]);
             drop(write);
             assert!(served.proxy.advance());
-            assert_eq!(fd::wait_readable(read.number(), Some(0)), Ok(true));
+            assert_eq!(fd::wait_readable(read.number(), Some(20_000)), Ok(true));
             let mut fds: Vec<Fd> = Vec::new();
             let mut buffer = [0; 100];
             let got = socket::receive_datagram(served.supervisor.as_raw_fd(), &mut buffer, &mut fds).unwrap();

@@ -84,6 +84,15 @@ pub fn tear_down(directory: &Path) {
     }
 }
 
+/// For what the kernel does by and by, and tells nobody.
+pub fn until(condition: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    while !condition() {
+        assert!(Instant::now() < end);
+        std::thread::yield_now();
+    }
+}
+
 pub fn sub_cgroups(directory: &Path) -> Vec<std::ffi::OsString> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect()

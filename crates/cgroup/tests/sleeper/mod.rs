@@ -25,7 +25,7 @@ pub struct Sleeper {
 impl Sleeper {
     pub fn new() -> Sleeper {
         // Without a fork: pids.max may be 1.
-        let script = r#"trap "" TERM; while read -r path; do
+        let script = r#"trap "" TERM; echo ready; while read -r path; do
             if { true; } <"$path"; then echo yes; else echo no; fi
         done"#;
         let mut command = Command::new("/bin/sh");
@@ -34,7 +34,9 @@ impl Sleeper {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Sleeper { child, input, output: BufReader::new(output) }
+        let mut sleeper = Sleeper { child, input, output: BufReader::new(output) };
+        assert_eq!(sleeper.answer(), "ready");
+        sleeper
     }
 
     pub fn pid(&self) -> i32 {
@@ -50,6 +52,10 @@ impl Sleeper {
     /// `yes`, `no`, or nothing when it has ended.
     pub fn opens(&mut self, path: &str) -> String {
         writeln!(self.input, "{path}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
         let mut answer = String::new();
         self.output.read_line(&mut answer).unwrap();
         answer.trim().to_string()

@@ -16,7 +16,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::*;
 use crate::bridge::GROUP;
 use crate::network::Range;
-use crate::tests::{current, enter, ip};
+use crate::tests::{current, enter, ip, receive};
 
 /// Nothing here takes longer, unless it is wrong.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -269,9 +269,9 @@ fn ask(from: &Place, to: &str, server: &UdpSocket) -> String {
     from.with(|| client.connect(to).unwrap());
     client.send(b"ping").unwrap();
     let mut word = [0; 4];
-    let (_, peer) = server.recv_from(&mut word).unwrap_or_else(|error| panic!("{to}: {error}"));
+    let (_, peer) = receive(server, &mut word).unwrap_or_else(|error| panic!("{to}: {error}"));
     server.send_to(b"pong", peer).unwrap();
-    client.recv(&mut word).unwrap_or_else(|error| panic!("answer of {to}: {error}"));
+    receive(&client, &mut word).unwrap_or_else(|error| panic!("answer of {to}: {error}"));
     assert_eq!(&word, b"pong");
     peer.ip().to_string()
 }
@@ -283,12 +283,12 @@ fn is_stopped(world: &World, from: &Place, to: &str, server: &UdpSocket, direct:
     from.udp(any).send_to(b"stop", to).unwrap();
     world.host.udp(any).send_to(b"next", direct).unwrap();
     let mut word = [0; 4];
-    server.recv(&mut word).unwrap_or_else(|error| panic!("{direct}: {error}"));
+    receive(server, &mut word).unwrap_or_else(|error| panic!("{direct}: {error}"));
     if &word == b"next" {
         return true;
     }
     assert_eq!(&word, b"stop");
-    server.recv(&mut word).unwrap();
+    receive(server, &mut word).unwrap();
     assert_eq!(&word, b"next");
     false
 }
@@ -507,7 +507,7 @@ fn the_hosts_loopback_does_not_come_from_a_container() {
             spoof.send_to(b"stop", "10.90.1.1:80").unwrap();
             one.udp("0.0.0.0:0").send_to(b"next", "10.90.1.1:80").unwrap();
             let mut word = [0; 4];
-            service.recv(&mut word).unwrap();
+            receive(&service, &mut word).unwrap();
             word
         };
         assert_eq!(&next(), b"next");
