@@ -30,7 +30,7 @@ impl Bundle {
         )
         .unwrap();
         fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").unwrap();
-        fs::copy(busybox(), rootfs.join("bin/busybox")).unwrap();
+        copy_program(&busybox(), &rootfs.join("bin/busybox"));
         fs::set_permissions(rootfs.join("bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
         for applet in applets() {
             symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
@@ -149,8 +149,17 @@ fn set_at(root: &mut Value, pointer: &str, value: Value) {
 /// A copy that can be executed at once. Written by a process of its own: what this one has open for writing, a child that
 /// another thread starts at that moment has too, and the file is busy (ETXTBSY of execve(2)) until that one executes.
 pub fn copy_program(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    let status = Command::new(busybox()).arg("cp").arg(from).arg(to).status().unwrap();
     assert!(status.success(), "cp {} {}: {status}", from.display(), to.display());
+}
+
+/// A program of these bytes that can be executed at once, as [`copy_program`] does it.
+pub fn write_program(to: &Path, bytes: &[u8]) {
+    let draft = to.with_extension("draft");
+    fs::write(&draft, bytes).unwrap();
+    copy_program(&draft, to);
+    fs::remove_file(&draft).unwrap();
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Debian's static busybox.

@@ -114,9 +114,10 @@ impl Test {
             rustix::process::Pid::from_raw(pid).unwrap(),
             rustix::process::PidfdFlags::empty(),
         ) {
-            let seconds = rustix::event::Timespec { tv_sec: 30, tv_nsec: 0 };
-            let ended = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&seconds)).unwrap();
-            assert!(ended > 0, "process {pid} has not ended within 30 s");
+            let seconds = 30 * crate::patience();
+            let limit = rustix::event::Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
+            let ended = poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).unwrap();
+            assert!(ended > 0, "process {pid} has not ended within {seconds} s");
         }
         match waitpid(Pid::from_raw(pid), None) {
             Ok(WaitStatus::Exited(_, code)) => code,

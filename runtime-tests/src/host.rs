@@ -4,12 +4,13 @@
 //! Data comes from /proc, cgroupfs, /dev and the sentinel; violations go to the case as lines.
 
 use crate::{Kind, Test};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What was there before the case.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub struct Host {
 
 /// A sysctl that the attack cases aim at in place of a dangerous one.
 pub(crate) const CANARY: &str = "/proc/sys/kernel/printk_ratelimit_burst";
+
+/// What a killed process may take to end, on a machine under load.
+const TEARDOWN: Duration = Duration::from_secs(5);
 
 /// Where a state directory keeps networks: claims are symbolic links to their owners below it.
 const NETWORKS: &str = "@network";
@@ -91,12 +95,12 @@ impl Host {
                 list.push(format!("state is left: {name}"));
             }
         }
+        // The kernel may still be tearing a killed one down.
+        let end = Instant::now() + TEARDOWN * crate::patience();
         let mut processes = tagged_processes(&test.tag);
-        for _ in 0..100 {
-            if processes.is_empty() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10)); // The kernel may still be tearing a killed one down.
+        while let Some((pid, _)) = processes.first()
+            && ends_before(*pid, end)
+        {
             processes = tagged_processes(&test.tag);
         }
         list.extend(processes.iter().map(|(pid, what)| format!("process is left: {pid} {what}")));
@@ -123,6 +127,17 @@ impl Host {
             }
         }
     }
+}
+
+/// Waits until the process has ended. False when the time is over.
+fn ends_before(pid: i32, end: Instant) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let Ok(fd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return Instant::now() < end;
+    };
+    let left = end.saturating_duration_since(Instant::now());
+    let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&left)).unwrap() > 0
 }
 
 fn names(dir: impl AsRef<Path>) -> BTreeSet<String> {

@@ -14,13 +14,13 @@ mod receive;
 mod runtime;
 mod user;
 
-pub use bundle::{Bundle, busybox, copy_program, hand_made_elf, hand_made_program};
+pub use bundle::{Bundle, busybox, copy_program, hand_made_elf, hand_made_program, write_program};
 pub use case::{Case, Kind, Test, any, oar_only, run_case, within_case};
 pub use cgroups::{Cgroups, has_controller, pure_v2, v1, v2_controllers};
 pub use container::Container;
 pub use host::Host;
 pub use loop_device::LoopDevice;
 pub use receive::{Console, Received};
-pub use runtime::{Invocation, Out, Running};
+pub use runtime::{Invocation, Out, Running, patience};
 pub use serde_json::{Value, json};
 pub use user::{Accounts, User, give, uid};

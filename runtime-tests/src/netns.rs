@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// For what is sure to come; on a machine that is emulated too.
+/// For what is sure to come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// From here on this thread, and what it starts, has a network of its own, with nothing but the loopback.
@@ -75,7 +75,7 @@ pub fn outside() -> File {
 
 /// Both ends are up: from here on no packet is lost. The kernel tells a moment after the second one was raised.
 pub fn carrier(link: &str) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE * crate::patience();
     while !ip(&format!("-o link show dev {link}")).contains("state UP") {
         assert!(Instant::now() < deadline, "{link} has no carrier");
         std::thread::sleep(Duration::from_millis(1));

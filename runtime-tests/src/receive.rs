@@ -26,7 +26,9 @@ pub struct Received {
     pub bytes: Vec<u8>,
 }
 
-const DEADLINE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
+fn deadline() -> Timespec {
+    Timespec { tv_sec: 20 * i64::from(crate::patience()), tv_nsec: 0 }
+}
 
 impl Console {
     pub fn listen(path: &Path) -> Self {
@@ -41,12 +43,12 @@ impl Console {
 }
 
 fn take(listener: &UnixListener) -> Result<Received, String> {
-    if poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&DEADLINE)).map_err(|e| e.to_string())? == 0 {
-        return Err("nobody connected within 20 s".to_owned());
+    if poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&deadline())).map_err(|e| e.to_string())? == 0 {
+        return Err("nobody connected in time".to_owned());
     }
     let (stream, _) = listener.accept().map_err(|e| e.to_string())?;
-    if poll(&mut [PollFd::new(&stream, PollFlags::IN)], Some(&DEADLINE)).map_err(|e| e.to_string())? == 0 {
-        return Err("no message within 20 s".to_owned());
+    if poll(&mut [PollFd::new(&stream, PollFlags::IN)], Some(&deadline())).map_err(|e| e.to_string())? == 0 {
+        return Err("no message in time".to_owned());
     }
     let mut bytes = [0_u8; 4097];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
@@ -68,7 +70,7 @@ impl Received {
         let mut text = String::new();
         let mut buffer = [0_u8; 4096];
         loop {
-            if poll(&mut [PollFd::new(&self.fds[0], PollFlags::IN)], Some(&DEADLINE)).unwrap_or(0) == 0 {
+            if poll(&mut [PollFd::new(&self.fds[0], PollFlags::IN)], Some(&deadline())).unwrap_or(0) == 0 {
                 return text;
             }
             match rustix::io::read(&self.fds[0], &mut buffer) {

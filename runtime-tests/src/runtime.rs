@@ -102,7 +102,7 @@ pub struct Invocation {
 }
 
 /// By what every deadline is multiplied (`RUNTIME_TESTS_PATIENCE`): an emulated machine is slow, not wrong.
-pub(crate) fn patience() -> u32 {
+pub fn patience() -> u32 {
     std::env::var("RUNTIME_TESTS_PATIENCE").map_or(1, |factor| factor.parse().unwrap())
 }
 

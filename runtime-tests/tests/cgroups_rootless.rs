@@ -3,7 +3,7 @@
 //! Never uses root's rights for the runtime: the case has them, the command runs as the user, in a scope of theirs.
 //! Expectations come from systemd.resource-control(5) (Delegate=) and runc's docs/cgroup-v2.md (rootless).
 
-use runtime_tests::{Bundle, Case, Invocation, Kind, Test, any, json, oar_only, pure_v2, run_case};
+use runtime_tests::{Bundle, Case, Invocation, Kind, Test, any, json, oar_only, patience, pure_v2, run_case};
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ impl User {
     #[track_caller]
     fn gone(self, unit: &str) {
         // systemd hears of an empty cgroup from the kernel, perhaps a moment after the runtime has.
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(10) * patience();
         while self.unit_state(unit) != "not-found" {
             assert!(std::time::Instant::now() < until, "{unit} is still there");
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -208,7 +208,8 @@ fn a_session_without_delegation_reaches_the_scope() {
         let out = user.outside(t.rt(&["exec", &id, "/bin/sh", "-c", script])).run();
         assert!(!out.stdout.contains("all") && out.stderr.contains("fork"), "{out}");
         // The detached one is a child of the case by now, and its namespace does not end before it is reaped.
-        let detached = pids.iter().copied().max().unwrap();
+        let state: serde_json::Value = user.outside(t.rt(&["state", &id])).run().ok().parse().unwrap();
+        let detached = *pids.iter().find(|pid| state["pid"] != **pid).unwrap();
         Command::new("kill").args(["-KILL", &detached.to_string()]).status().unwrap();
         t.wait_pid(detached);
         user.outside(t.rt(&["delete", "--force", &id])).run().ok();

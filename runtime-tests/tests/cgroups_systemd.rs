@@ -4,7 +4,8 @@
 //! Expectations come from systemd.resource-control(5), org.freedesktop.systemd1(5) and runc's docs/systemd.md.
 
 use runtime_tests::{
-    Bundle, Case, Container, Kind, Out, Test, any, json, oar_only, pure_v2, run_case, v2_controllers,
+    Bundle, Case, Container, Kind, Out, Test, any, json, oar_only, patience, pure_v2, run_case,
+    v2_controllers,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,7 +49,7 @@ fn show(unit: &str, names: &[&str]) -> BTreeMap<String, String> {
 #[track_caller]
 fn gone(unit: &str) {
     // systemd hears of an empty cgroup from the kernel, perhaps a moment after the runtime has.
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10) * patience();
     loop {
         let found = show(unit, &["LoadState", "ActiveState"]);
         // A slice needs no file, so that any name of one counts as loaded.
@@ -326,7 +327,7 @@ fn a_strangers_unit_of_that_name_lives_on() {
         let stranger = ["--scope", "--quiet", "--collect", "--slice", &slice, "--unit", &unit];
         let mut stranger =
             Command::new("systemd-run").args(stranger).args(["sleep", "1000"]).spawn().unwrap();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20) * patience();
         while show(&unit, &["ActiveState"])["ActiveState"] != "active" {
             assert!(std::time::Instant::now() < until, "the stranger does not start");
             std::thread::sleep(std::time::Duration::from_millis(50));

@@ -391,7 +391,7 @@ impl Attempt {
         move_devices(plan, child.pid)?;
         launch::give_oom_score(plan, child.pid)?;
         if plan.steps.iter().any(|step| step.action == Action::AwaitRuntime) {
-            messages::send(control.as_fd(), MessageKind::Go)?;
+            messages::ask(control.as_fd(), MessageKind::Go)?;
         }
 
         let state =
@@ -478,14 +478,14 @@ impl Ready {
         Proxy::listen(&self.directory, host, Processes { main, init }, self.record.cgroup.open()).map(Some)
     }
 
-    /// Let init go: to park, or with run to execute.
+    /// Let init go to park.
     fn go(&self) -> Result<()> {
         messages::send(self.control.as_fd(), MessageKind::Go)
     }
 
     /// run: the process executes, and its poststart hooks have run.
     fn started(&self, signals: Option<&Signals>) -> Result<()> {
-        self.go()?;
+        messages::ask(self.control.as_fd(), MessageKind::Go)?;
         let (control, steps) = (self.control.as_fd(), &self.record.late_steps);
         match messages::await_execve(control, self.outcome.as_ref(), steps, signals)? {
             Started::Yes if status::executed(self.child.pid, self.child.pidfd.number())? => {}

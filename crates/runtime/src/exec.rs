@@ -319,7 +319,7 @@ impl Runtime {
             launch::give_oom_score(&plan, child.pid)?;
             set_cpus(child.pid, &plan.outside.initial_cpus, "initial")?;
             drop(theirs);
-            messages::send(control.as_fd(), MessageKind::Go)?;
+            messages::ask(control.as_fd(), MessageKind::Go)?;
             let heard = launch.until_ready(&mut child, &mut sockets, &state, &mut || {
                 Err(Error::new(Code::System, "init asked for hooks that exec has not"))
             })?;
@@ -368,7 +368,7 @@ impl Runtime {
 
 impl Ready {
     fn started(&self, signals: Option<&Signals>) -> Result<()> {
-        messages::send(self.control.as_fd(), MessageKind::Go)?;
+        messages::ask(self.control.as_fd(), MessageKind::Go)?;
         let (control, steps) = (self.control.as_fd(), &self.late_steps);
         match messages::await_execve(control, self.outcome.as_ref(), steps, signals)? {
             Started::Yes if status::executed(self.child.pid, self.child.pidfd.number())? => Ok(()),

@@ -547,6 +547,12 @@ impl Follow {
         let Some(one) = self.containers.get_mut(&serial) else { return };
         let id = one.id.clone();
         let news = one.cgroup.as_mut().map(Watch::read).unwrap_or_default();
+        // v1's notice that memory ran out is another descriptor, and comes before the kill.
+        let killed = news.iter().any(|(happened, _)| *happened == Happened::OomKill);
+        let notices = one.cgroup.as_ref().filter(|_| killed).map_or(0, Watch::ooms);
+        if notices > 0 && one.cgroup.as_ref().is_some_and(Watch::is_there) {
+            self.tell(&id, What::Oom { count: notices });
+        }
         for (happened, count) in news {
             let what = match happened {
                 Happened::Oom => What::Oom { count },

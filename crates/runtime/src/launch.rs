@@ -217,7 +217,7 @@ impl Launch<'_> {
             match message.kind {
                 MessageKind::Mounted if once(&mut mounts) => {
                     mounted()?;
-                    messages::send(self.control, MessageKind::Go)?;
+                    messages::ask(self.control, MessageKind::Go)?;
                 }
                 MessageKind::Console if once(&mut console) => {
                     let fd = Fd::own(received(fd)?);
@@ -232,7 +232,7 @@ impl Launch<'_> {
                 MessageKind::Forked if once(&mut fork) => {
                     let copy = own_child(Fd::own(received(fd)?))?;
                     end(&std::mem::replace(child, copy))?;
-                    messages::send(self.control, MessageKind::Go)?;
+                    messages::ask(self.control, MessageKind::Go)?;
                 }
                 MessageKind::Listener if once(&mut listener) => {
                     let number = message.detail as i32;
@@ -241,7 +241,7 @@ impl Launch<'_> {
                         if let Some(agent) = sockets.seccomp.take() {
                             seccomp::hand_over(agent, self.plan, child.pid, &state(child.pid), fd)?;
                         }
-                        messages::send(self.control, MessageKind::Go)?;
+                        messages::ask(self.control, MessageKind::Go)?;
                     }
                 }
                 MessageKind::Warning if warnings > 0 => {

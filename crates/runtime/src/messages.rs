@@ -16,6 +16,14 @@ pub(crate) fn send(socket: BorrowedFd<'_>, kind: MessageKind) -> Result<()> {
         .map_err(|error| Error::system("tell init to go on", errno(error)))
 }
 
+/// To one whose answer is waited for next: that it is gone by now shows there, with the cause.
+pub(crate) fn ask(socket: BorrowedFd<'_>, kind: MessageKind) -> Result<()> {
+    match socket::send(socket.as_raw_fd(), &Message::new(kind).encode(), None) {
+        Err(coracle_sys::Errno(libc::EPIPE)) => Ok(()),
+        other => other.map_err(|error| Error::system("tell init to go on", errno(error))),
+    }
+}
+
 /// The next message; `None` when the other side is gone.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Message, Option<OwnedFd>)>> {
     let mut bytes = [0; Message::SIZE];
@@ -115,4 +123,22 @@ pub(crate) fn last_word(page: &OwnedFd) -> Result<Option<Message>> {
     fd::read_at(page.as_raw_fd(), &mut bytes, 0)
         .map_err(|error| Error::system("read what init left", errno(error)))?;
     Ok(Message::decode(&bytes).ok().filter(|message| message.kind == MessageKind::Failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_gone_is_asked_and_does_not_answer() {
+        let (ours, theirs) = socket::pair().unwrap();
+        let ours = OwnedFd::from(ours);
+        drop(theirs);
+        assert!(send(ours.as_fd(), MessageKind::Go).is_err());
+        ask(ours.as_fd(), MessageKind::Go).unwrap();
+        assert!(receive(ours.as_fd()).unwrap().is_none());
+        assert!(matches!(await_execve(ours.as_fd(), None, &[], None).unwrap(), Started::Died));
+    }
 }

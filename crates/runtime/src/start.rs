@@ -126,7 +126,7 @@ pub(crate) fn execute(
     if socket::is_hung_up(init.as_raw_fd()) {
         return Err(died_how("it is gone", cgroup));
     }
-    messages::send(init.as_fd(), MessageKind::Start)?;
+    messages::ask(init.as_fd(), MessageKind::Start)?;
     let error = match messages::await_execve(init.as_fd(), None, late_steps, signals) {
         Ok(Started::Yes) if status::executed(process.pid, pidfd.as_raw_fd())? => return Ok(()),
         Ok(Started::Yes | Started::Died) => match died_how("killed", cgroup) {

@@ -235,10 +235,8 @@ fn units(tag: &str) -> Vec<String> {
         let entries = fs::read_dir("/run/systemd/transient").into_iter().flatten().flatten();
         entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| n.contains(tag)).collect()
     };
-    for _ in 0..500 {
-        if list().is_empty() {
-            break;
-        }
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10) * runtime_tests::patience();
+    while !list().is_empty() && std::time::Instant::now() < end {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     list()
