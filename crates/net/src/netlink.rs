@@ -444,7 +444,7 @@ impl Socket {
     }
 
     /// What `parse` makes of the answers of one kind. A list that changes meanwhile is asked for again.
-    fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         request: &Request,
         wanted: u16,
