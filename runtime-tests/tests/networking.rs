@@ -786,7 +786,9 @@ fn a_connection_to_a_container_that_is_gone_is_in_nobodys_way() {
         assert_eq!(from.port(), 4000);
         // Nothing that either end says arrives any more.
         within(&outside, || ip("link set up0 down"));
-        sockopt::set_socket_linger(&near, Some(Duration::ZERO)).unwrap();
+        for end in [&near, &far] {
+            sockopt::set_socket_linger(end, Some(Duration::ZERO)).unwrap();
+        }
         drop(near);
         t.rt(&["delete", "--force", &first.id]).run().ok();
         drop((far, listener));

@@ -41,7 +41,7 @@ const CTA_FILTER_F_CTA_PROTO_DST_PORT: u32 = 1 << 5;
 const NFGENMSG: usize = 4;
 
 /// Each list has the kernel walk through its whole table. With more ports than that, it is one list of all flows.
-const FEW: usize = 16;
+const FEW: usize = 8;
 
 /// How many are removed by one message.
 const AT_ONCE: usize = 1000;
