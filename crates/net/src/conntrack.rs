@@ -5,6 +5,7 @@
 //!
 //! Never touches a flow that the port does not concern, and nothing fails by it: what cannot be done is told.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
@@ -126,9 +127,9 @@ fn keep_others(flows: &mut Vec<Flow>, ours: &[Publication]) -> nix::Result<()> {
     let mut local = BTreeMap::new();
     for flow in flows.iter().filter(|flow| !is_named(flow)) {
         let address = flow.to.ip();
-        if !local.contains_key(&address) {
+        if let Entry::Vacant(entry) = local.entry(address) {
             let is_published = address.is_ipv4() || !address.is_loopback();
-            local.insert(address, is_published && routes.is_local(address)?);
+            entry.insert(is_published && routes.is_local(address)?);
         }
     }
     flows.retain(|flow| is_named(flow) || local.get(&flow.to.ip()) == Some(&true) && !is_others(flow));
