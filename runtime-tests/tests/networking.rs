@@ -8,8 +8,10 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use runtime_tests::netns::{here, ip, leave_hosts_network, links, outside, within};
+use runtime_tests::netns::{carrier, here, ip, leave_hosts_network, links, outside, within};
 use runtime_tests::{Bundle, Case, Container, Out, Test, json, oar_only, run_case};
+use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 /// For an answer that comes; on a machine that is emulated too.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -717,4 +719,105 @@ fn an_address_is_not_given_twice_while_a_namespace_lives() {
         create.run().failed();
         assert!(within(&namespace(&member), || ip("-o addr")).contains(&wanted));
     });
+}
+
+/// What one datagram after the other from the client's socket is, until one is heard: where it came from.
+fn heard(client: &UdpSocket, to: SocketAddr, server: &UdpSocket) -> Option<SocketAddr> {
+    server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        // That nobody was there is told with the next one.
+        client.send_to(b"ping", to).ok();
+        if let Ok((_, from)) = server.recv_from(&mut [0; 4]) {
+            return Some(from);
+        }
+    }
+    None
+}
+
+/// The kernel remembers where a client's first datagram went, for as long as the client goes on.
+#[test]
+fn a_client_that_goes_on_finds_each_container_in_turn() {
+    alone(|t| {
+        let outside = outside();
+        network(t, &["six", "--ipv6"]);
+        // From here on the kernel follows connections.
+        let _other = connected(t, &["--network", "six"]);
+        let clients = [
+            (&outside, "198.51.100.1:4000", "198.51.100.2:8053"),
+            (&outside, "[fd98::1]:4000", "[fd98::2]:8053"),
+            (&here(), "127.0.0.1:4000", "127.0.0.1:8053"),
+        ]
+        .map(|(place, own, to)| {
+            (within(place, || UdpSocket::bind(own).unwrap()), to.parse::<SocketAddr>().unwrap())
+        });
+        // To nobody: the host's own.
+        for (client, to) in &clients {
+            client.send_to(b"ping", to).unwrap();
+        }
+        let container = || connected(t, &["--network", "six", "--publish", "8053:53/udp"]);
+        for round in 0..3 {
+            let c = container();
+            let servers = [0, 1].map(|family| {
+                let own = at(address(&c, 0, family), 53);
+                within(&namespace(&c), || UdpSocket::bind(own).unwrap())
+            });
+            for (client, to) in &clients {
+                let server = &servers[usize::from(to.is_ipv6())];
+                let from = heard(client, *to, server);
+                let from = from.unwrap_or_else(|| panic!("container {round} hears nothing of {to}"));
+                assert_eq!(from.port(), 4000, "{to}");
+                // And the answer finds its way back.
+                server.send_to(b"pong", from).unwrap();
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                let answer = std::iter::repeat_with(|| client.recv_from(&mut [0; 4])).find_map(Result::ok);
+                assert_eq!(answer, Some((4, *to)));
+            }
+            t.rt(&["delete", "--force", &c.id]).run().ok();
+            // Between two containers it goes on too.
+            for (client, to) in &clients {
+                client.send_to(b"ping", to).ok();
+            }
+        }
+    });
+}
+
+/// One whose machine lost its power has told nobody, and comes again by the same port.
+#[test]
+fn a_connection_to_a_container_that_is_gone_is_in_nobodys_way() {
+    alone(|t| {
+        let outside = outside();
+        let to: SocketAddr = "198.51.100.2:8080".parse().unwrap();
+        let publish = ["--network", "default", "--publish", "8080:80"];
+        let first = connected(t, &publish);
+        let listener = within(&namespace(&first), || TcpListener::bind("0.0.0.0:80").unwrap());
+        let near = within(&outside, || from_port(4000, to).unwrap());
+        let (far, from) = listener.accept().unwrap();
+        assert_eq!(from.port(), 4000);
+        // Nothing that either end says arrives any more.
+        within(&outside, || ip("link set up0 down"));
+        for end in [&near, &far] {
+            sockopt::set_socket_linger(end, Some(Duration::ZERO)).unwrap();
+        }
+        drop(near);
+        t.rt(&["delete", "--force", &first.id]).run().ok();
+        drop((far, listener));
+        within(&outside, || ip("link set up0 up"));
+        carrier("up1");
+        let second = connected(t, &publish);
+        let listener = within(&namespace(&second), || TcpListener::bind("0.0.0.0:80").unwrap());
+        let _near = within(&outside, || from_port(4000, to).unwrap_or_else(|error| panic!("{to}: {error}")));
+        assert_eq!(listener.accept().unwrap().1.port(), 4000);
+    });
+}
+
+/// A connection from that port of every address.
+fn from_port(port: u16, to: SocketAddr) -> rustix::io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &at([0; 4], port))?;
+    // connect(2) heeds it.
+    sockopt::set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(socket.into())
 }

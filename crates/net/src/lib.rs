@@ -8,6 +8,7 @@
 mod attach;
 mod bridge;
 mod claims;
+mod conntrack;
 mod counters;
 mod netlink;
 mod network;

@@ -353,7 +353,7 @@ impl Request {
         self
     }
 
-    fn finish(mut self, sequence: u32) -> Vec<u8> {
+    pub(crate) fn finish(mut self, sequence: u32) -> Vec<u8> {
         let length = self.0.len() as u32;
         self.0[0..4].copy_from_slice(&length.to_ne_bytes());
         self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
@@ -444,7 +444,7 @@ impl Socket {
     }
 
     /// What `parse` makes of the answers of one kind. A list that changes meanwhile is asked for again.
-    fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         request: &Request,
         wanted: u16,

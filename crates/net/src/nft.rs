@@ -20,6 +20,7 @@ use self::rules::{
     ADDRESSED, BEHIND, BRIDGES, Element, INTERNAL, ISOLATED, PORTS, SETS, TABLE, UNROUTED, WITHIN,
 };
 use crate::attach::{because, permission};
+use crate::conntrack;
 use crate::netlink::Socket;
 use crate::network::{Network, Protocol, Publication, Subnet};
 use crate::sysctl::Forwarding;
@@ -105,10 +106,11 @@ pub fn dismiss(network: &Network) -> Result<()> {
 
 /// Have these ports lead to their containers: all of them, or after an error none. EEXIST: somebody has that port of
 /// that address; one on every address and one on a single address are two. Those that are at 127.0.0.1 set
-/// `route_localnet` of the bridge.
-pub fn publish(publications: &[Publication]) -> Result<()> {
+/// `route_localnet` of the bridge. Clients that have been sending datagrams to these ports are led there too; a warning if
+/// that could not be done.
+pub fn publish(publications: &[Publication]) -> Result<Option<String>> {
     if publications.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut batch = Batch::default();
     for publication in publications {
@@ -132,17 +134,19 @@ pub fn publish(publications: &[Publication]) -> Result<()> {
     let done = bridges_of(&mut socket, publications)
         .and_then(|all| all.iter().try_for_each(|bridge| match_route_localnet(&mut socket, bridge, true)));
     done.map_err(|error| match unpublish(publications) {
-        Ok(()) => error,
+        Ok(_) => error,
         Err(undo) => Error { undo: Some(format!("the ports are still published: {undo}")), ..error },
-    })
+    })?;
+    Ok(conntrack::after_publish(&mut socket, publications))
 }
 
 /// The opposite. What is not there, or leads to another container by now, is left alone. `route_localnet` of a bridge
-/// goes with the last port that needed it.
-pub fn unpublish(publications: &[Publication]) -> Result<()> {
+/// goes with the last port that needed it. What the ports have led to the containers is cut off, whether or not they are
+/// still in the table; a warning if that could not be done.
+pub fn unpublish(publications: &[Publication]) -> Result<Option<String>> {
     let gone: Vec<Element> = publications.iter().filter_map(element_of).collect();
     if gone.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut socket = open().map_err(|errno| explain(errno.into()))?;
     again(|| {
@@ -160,7 +164,7 @@ pub fn unpublish(publications: &[Publication]) -> Result<()> {
         let wanted = leads_from_loopback(&mut socket, &bridge)?;
         match_route_localnet(&mut socket, &bridge, wanted)?;
     }
-    Ok(())
+    Ok(conntrack::after_unpublish(&mut socket, publications))
 }
 
 /// For who is about to turn forwarding on: between the links that the host has now, and that are none of ours, nothing is

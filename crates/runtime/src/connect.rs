@@ -517,8 +517,8 @@ impl Networks {
             addresses.contains(&there.container)
                 || connection.ports.iter().any(|ours| port(ours) == port(there))
         });
-        coracle_net::unpublish(&stale).map_err(failed)?;
-        Ok(Connecting { links, ports: connection.ports.clone() })
+        let warning = coracle_net::unpublish(&stale).map_err(failed)?;
+        Ok(Connecting { links, ports: connection.ports.clone(), warning })
     }
 }
 
@@ -527,12 +527,15 @@ impl Networks {
 pub(crate) struct Connecting {
     links: Attaching,
     ports: Vec<Publication>,
+    warning: Option<String>,
 }
 
 impl Connecting {
-    pub(crate) fn finish(self) -> Result<()> {
+    /// A warning, when there is one.
+    pub(crate) fn finish(self) -> Result<Option<String>> {
         self.links.wait().map_err(failed)?;
-        coracle_net::publish(&self.ports).map_err(failed)
+        let warning = coracle_net::publish(&self.ports).map_err(failed)?;
+        Ok(self.warning.or(warning))
     }
 }
 
@@ -634,10 +637,11 @@ impl Connection {
             );
             return Ok(Some(text).filter(|_| !self.ports.is_empty()));
         }
-        coracle_net::unpublish(&self.ports).map_err(failed)?;
         let names: Vec<String> =
             self.interfaces.iter().map(|interface| interface.host_name.clone()).collect();
-        coracle_net::detach(&names).map_err(failed).map(|()| None)
+        coracle_net::detach(&names).map_err(failed)?;
+        // After the link: an answer that still came by it would be a flow of its own, at the same port of the host.
+        coracle_net::unpublish(&self.ports).map_err(failed)
     }
 }
 

@@ -386,7 +386,7 @@ impl Attempt {
         };
         let first = !plan.outside.net_devices.is_empty();
         if first || plan.steps.iter().any(|step| connected(&step.action)) {
-            connecting.take().map_or(Ok(()), Connecting::finish)?;
+            warnings.extend(finish(&mut connecting)?);
         }
         move_devices(plan, child.pid)?;
         launch::give_oom_score(plan, child.pid)?;
@@ -399,9 +399,9 @@ impl Attempt {
         let pid = child.pid;
         let launch = Launch { plan, control: control.as_fd(), outcome: outcome.as_ref(), signals, cgroup };
         let hooked = &mut self.hooked;
-        let connecting = &mut connecting;
+        let (connecting, told) = (&mut connecting, &mut warnings);
         let heard = launch.until_ready(child, &mut sockets, &|pid| state("creating", pid), &mut || {
-            connecting.take().map_or(Ok(()), Connecting::finish)?;
+            told.extend(finish(connecting)?);
             *hooked = Some(record.clone());
             let mut hooks = plan.hooks.prestart.iter().chain(&plan.hooks.create_runtime);
             hooks.try_for_each(|hook| hooks::run(hook, &state("creating", pid), signals))
@@ -413,7 +413,7 @@ impl Attempt {
             with_output(error, hook_output)
         })?;
         warnings.extend(heard.warnings);
-        connecting.take().map_or(Ok(()), Connecting::finish)?;
+        warnings.extend(finish(connecting)?);
 
         if decided.host.raise_rlimits {
             launch.give_limits(child.pid)?;
@@ -507,6 +507,11 @@ impl Ready {
             (Some(record.cgroup.open()), record.intel_rdt.clone(), record.network.clone());
         Attempt { directory, cgroup, rdt, network, child: Some(child), hooked: Some(record) }.undo(error)
     }
+}
+
+/// Unless that is done already. A warning, when there is one.
+fn finish(connecting: &mut Option<Connecting>) -> Result<Option<String>> {
+    connecting.take().map_or(Ok(None), Connecting::finish)
 }
 
 /// A detached process that did not live to say READY=1.

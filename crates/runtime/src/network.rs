@@ -83,7 +83,7 @@ fn take_down(network: &Network) -> std::result::Result<(), StoreError> {
     // No living container has an address there; without the network, nobody would know whose the ports are.
     let mut left = coracle_net::publications()?;
     left.retain(|one| network.subnets.iter().any(|range| range.subnet.contains(one.container)));
-    coracle_net::unpublish(&left)?;
+    coracle_net::unpublish(&left)?; // what it may not cut off is told when a container is deleted
     Ok(coracle_net::dismiss(&network)?)
 }
 

@@ -776,7 +776,7 @@ fn what_is_published_by_whom() {
         let on = |text: &str| publication(text);
         host.with(|| {
             assert_eq!(publications(), Ok(vec![]), "without a table");
-            assert_eq!(unpublish(&[on("80/tcp=10.90.1.2:80")]), Ok(()));
+            assert_eq!(unpublish(&[on("80/tcp=10.90.1.2:80")]), Ok(None));
             let error = publish(&[on("80/tcp=10.90.1.2:80")]).unwrap_err();
             assert_eq!(
                 error.to_string(),
