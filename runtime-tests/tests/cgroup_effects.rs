@@ -81,6 +81,24 @@ fn the_container_itself_ends_with_137_at_its_limit() {
     });
 }
 
+/// What the runtime itself takes of it are the kernel's structures and the pages of a small program: a copy of the
+/// runtime in the container's cgroup would show here.
+#[test]
+fn a_limit_of_one_mebibyte_is_enough_for_a_small_program() {
+    let case = any().needs(has_controller("memory"), "the memory controller");
+    run_case(case.differs("runc", "its own init takes more of the container's memory"), |t| {
+        let mut b = t.bundle();
+        b.set("/linux/resources/memory", json!({"limit": 1 << 20}));
+        b.sh(IDLE);
+        let c = t.create(&b);
+        c.start();
+        t.rt(&["exec", &c.id, "true"]).run().ok();
+        assert_eq!(c.cgroups().oom_kills(), 0);
+        b.args(&["/bin/true"]);
+        t.run(&b).ok();
+    });
+}
+
 /// Swap of the host, in bytes, that is free.
 fn free_swap() -> u64 {
     let text = fs::read_to_string("/proc/swaps").unwrap_or_default();
