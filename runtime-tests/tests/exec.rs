@@ -4,7 +4,7 @@
 //! Expectations come from features.md §1.14, §2.3, §2.4, §6.2, engines.md §9.7, and issue 4.
 
 use runtime_tests::{
-    Bundle, Case, Console, Container, Kind, Out, Test, Value, any, json, oar_only, run_case,
+    Bundle, Case, Console, Container, Kind, Out, Test, Value, any, executes, json, oar_only, run_case,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -450,8 +450,7 @@ fn pid_file_and_detach() {
         exec(t, &c, &flags, &["sleep", "999"]).ok();
         let text = fs::read_to_string(&pid_file).unwrap();
         let pid: i32 = text.parse().unwrap_or_else(|e| panic!("{text:?}: {e}"));
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-        assert_eq!(line, b"sleep\x00999\x00");
+        executes(pid, &["sleep", "999"]);
         // The case is the subreaper: it adopts what a detached exec leaves.
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         assert!(status.contains(&format!("PPid:\t{}\n", std::process::id())), "{status}");
@@ -485,7 +484,7 @@ fn pidfd_socket() {
         ));
         let pid: i32 =
             info.unwrap().lines().find_map(|l| l.strip_prefix("Pid:")).unwrap().trim().parse().unwrap();
-        assert_eq!(fs::read(format!("/proc/{pid}/cmdline")).unwrap(), b"sleep\x00999\x00");
+        executes(pid, &["sleep", "999"]);
         c.kill("KILL").ok();
         t.wait_pid(pid);
     });
@@ -782,7 +781,7 @@ fn in_a_paused_container() {
 
 /// Waits until the container's pids cgroup has as many as these: the kernel does not tell, so it is asked again.
 fn wait_for_processes(t: &Test, c: &Container<'_>, count: usize) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
     loop {
         let out = t.rt(&["ps", "--format", "json", &c.id]).run();
         let pids: Vec<i32> = serde_json::from_str(out.ok()).unwrap();
@@ -887,10 +886,9 @@ fn a_hook_may_exec() {
         b.set("/hooks", json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}));
         b.args(SLEEP);
         let c = t.create(&b);
-        let before = std::time::Instant::now();
+        // One that waited for the container's lock, which start may hold, would fail, and the hook with it.
         c.start();
         assert!(b_has(&c, "hooked"));
-        assert!(before.elapsed() < std::time::Duration::from_secs(9), "{:?}", before.elapsed());
     });
 }
 
