@@ -275,6 +275,19 @@ fn published_ports_show_the_server_its_client() {
     });
 }
 
+/// The host has to find the container for those outside, and is not to look for duplicates of its own address first.
+#[test]
+fn an_ipv6_port_is_reached_at_once() {
+    alone(|t| {
+        let outside = outside();
+        std::fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "1000").unwrap();
+        network(t, &["six", "--ipv6"]);
+        let c = connected(t, &["--network", "six", "--publish", "8080:80"]);
+        let bound = "[::]:80".parse().unwrap();
+        assert_eq!(tcp(&namespace(&c), bound, &outside, "[fd98::2]:8080".parse().unwrap()), parse("fd98::1"));
+    });
+}
+
 #[test]
 fn a_free_port_is_found_and_told() {
     alone(|t| {
