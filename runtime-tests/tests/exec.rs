@@ -4,7 +4,7 @@
 //! Expectations come from features.md §1.14, §2.3, §2.4, §6.2, engines.md §9.7, and issue 4.
 
 use runtime_tests::{
-    Bundle, Case, Console, Container, Kind, Out, Test, Value, any, json, oar_only, run_case,
+    Bundle, Case, Console, Container, Kind, Out, Test, Value, any, executes, json, oar_only, run_case,
 };
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -177,7 +177,9 @@ fn inherits_labels() {
 #[test]
 fn inherits_rlimits() {
     inherits(
-        any().differs("crun", LOST),
+        any()
+            .differs("crun", LOST)
+            .differs("runc", "1.1.5 has the hard limit of files for the soft one now and then"),
         &[(
             "/process/rlimits",
             json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 200}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]),
@@ -450,8 +452,7 @@ fn pid_file_and_detach() {
         exec(t, &c, &flags, &["sleep", "999"]).ok();
         let text = fs::read_to_string(&pid_file).unwrap();
         let pid: i32 = text.parse().unwrap_or_else(|e| panic!("{text:?}: {e}"));
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-        assert_eq!(line, b"sleep\x00999\x00");
+        executes(pid, &["sleep", "999"]);
         // The case is the subreaper: it adopts what a detached exec leaves.
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         assert!(status.contains(&format!("PPid:\t{}\n", std::process::id())), "{status}");
@@ -485,7 +486,7 @@ fn pidfd_socket() {
         ));
         let pid: i32 =
             info.unwrap().lines().find_map(|l| l.strip_prefix("Pid:")).unwrap().trim().parse().unwrap();
-        assert_eq!(fs::read(format!("/proc/{pid}/cmdline")).unwrap(), b"sleep\x00999\x00");
+        executes(pid, &["sleep", "999"]);
         c.kill("KILL").ok();
         t.wait_pid(pid);
     });
@@ -773,16 +774,18 @@ fn in_a_paused_container() {
         c.verb(&["resume"]).ok();
         waiting.wait().expect_code(4);
         c.verb(&["pause"]).ok();
-        let waiting = t.rt(&["exec", "--ignore-paused", &c.id, "true"]).spawn();
+        // It goes on when the container does, for as long as the first process takes to end: before its command, or after.
+        let waiting = t.rt(&["exec", "--ignore-paused", &c.id, "sleep", "1000"]).spawn();
         wait_for_processes(t, &c, 2);
         c.verb(&["delete", "--force"]).ok();
-        waiting.wait().failed();
+        let out = waiting.wait();
+        assert!(out.code != 0 && out.code != 101, "{out}");
     });
 }
 
 /// Waits until the container's pids cgroup has as many as these: the kernel does not tell, so it is asked again.
 fn wait_for_processes(t: &Test, c: &Container<'_>, count: usize) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
     loop {
         let out = t.rt(&["ps", "--format", "json", &c.id]).run();
         let pids: Vec<i32> = serde_json::from_str(out.ok()).unwrap();
@@ -862,7 +865,7 @@ fn of_two_phases() {
 
 #[test]
 fn with_one_place_left() {
-    run_case(any(), |t| {
+    run_case(any().differs("runc", "1.1.5 may want one more thread, and aborts"), |t| {
         let mut b = t.bundle();
         b.set("/linux/resources/pids", json!({"limit": 2}));
         let c = running(t, &mut b);
@@ -887,10 +890,9 @@ fn a_hook_may_exec() {
         b.set("/hooks", json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}));
         b.args(SLEEP);
         let c = t.create(&b);
-        let before = std::time::Instant::now();
+        // One that waited for the container's lock, which start may hold, would fail, and the hook with it.
         c.start();
         assert!(b_has(&c, "hooked"));
-        assert!(before.elapsed() < std::time::Duration::from_secs(9), "{:?}", before.elapsed());
     });
 }
 

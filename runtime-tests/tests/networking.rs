@@ -64,12 +64,28 @@ fn parse(address: &str) -> IpAddr {
     address.parse().unwrap()
 }
 
+/// Nobody listens when this is dropped. To close it is not enough: until it executes, a child that another thread has
+/// started has the descriptor too, and the port is in use.
+struct Listener(TcpListener);
+
+impl Listener {
+    fn bind(address: SocketAddr) -> Listener {
+        Listener(TcpListener::bind(address).unwrap())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both).unwrap();
+    }
+}
+
 /// A connection from `client`: who the server says it came from. Both ends have heard the other's word.
 fn tcp(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) -> IpAddr {
-    let listener = within(server, || TcpListener::bind(bound).unwrap());
+    let listener = within(server, || Listener::bind(bound));
     let mut near = within(client, || TcpStream::connect_timeout(&to, PATIENCE))
         .unwrap_or_else(|error| panic!("{to}: {error}"));
-    let (mut far, from) = listener.accept().unwrap();
+    let (mut far, from) = listener.0.accept().unwrap();
     let say = |from: &mut TcpStream, to: &mut TcpStream, word: &[u8; 4]| {
         to.set_read_timeout(Some(PATIENCE)).unwrap();
         from.write_all(word).unwrap();
@@ -115,7 +131,7 @@ fn udp(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) -> IpAdd
 
 /// Nobody answers, though somebody listens.
 fn unreachable(server: &File, bound: SocketAddr, client: &File, to: SocketAddr) {
-    let _listener = within(server, || TcpListener::bind(bound).unwrap());
+    let _listener = within(server, || Listener::bind(bound));
     let result = within(client, || TcpStream::connect_timeout(&to, SILENCE).map(drop));
     assert!(result.is_err(), "{to} was reached");
 }
@@ -287,6 +303,19 @@ fn published_ports_show_the_server_its_client() {
     });
 }
 
+/// The host has to find the container for those outside, and is not to look for duplicates of its own address first.
+#[test]
+fn an_ipv6_port_is_reached_at_once() {
+    alone(|t| {
+        let outside = outside();
+        std::fs::write("/proc/sys/net/ipv6/conf/default/dad_transmits", "1000").unwrap();
+        network(t, &["six", "--ipv6"]);
+        let c = connected(t, &["--network", "six", "--publish", "8080:80"]);
+        let bound = "[::]:80".parse().unwrap();
+        assert_eq!(tcp(&namespace(&c), bound, &outside, "[fd98::2]:8080".parse().unwrap()), parse("fd98::1"));
+    });
+}
+
 #[test]
 fn a_free_port_is_found_and_told() {
     alone(|t| {
@@ -307,7 +336,7 @@ fn a_free_port_is_found_and_told() {
 #[test]
 fn a_port_that_is_taken_is_refused_before_anything_changes() {
     alone(|t| {
-        let listener = TcpListener::bind("127.0.0.1:8080").unwrap();
+        let listener = Listener::bind("127.0.0.1:8080".parse().unwrap());
         let (id, create) = t.creation(&idle(t), &["--network", "default", "--publish", "8080:80"]);
         let pid = format!("pid {}", std::process::id());
         create.run().failed().clean_error().says("port 8080/tcp is in use by").says(&pid);

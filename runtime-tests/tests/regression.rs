@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Owns what a hostile review of oar found, one case or more for each finding, so that it cannot come back.
-//! Never waits for time where there is an event; a syscall that has to be slow is held by strace, as in the review.
+//! Never waits for time where there is an event; a process that has to be slow is stopped in a syscall by strace.
 //! Each case says what the wrong behaviour was; the attacker of the first ones is `src/bin/look-into.rs`.
 
-use runtime_tests::{Bundle, Case, Container, Host, Invocation, Test, Value, any, json, oar_only, run_case};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use runtime_tests::{
+    Bundle, Case, Container, Host, Invocation, Out, Running, Test, Value, any, copy_program, json, oar_only,
+    run_case,
+};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, send, socket};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What has to be quick is some milliseconds of work: this is for a machine under load.
-const QUICK: Duration = Duration::from_secs(3);
+/// What has to be quick is some milliseconds of work: this is for a machine under load. Whatever oar waits for, it waits
+/// for ten seconds.
+const QUICK: Duration = Duration::from_secs(8);
 
 fn found() -> Case {
     oar_only("found in oar by a review")
@@ -59,17 +62,38 @@ fn ignoring_children(run: Invocation) -> Invocation {
     run.wrap(&["env", "--ignore-signal=CHLD"]) // dash's trap does not do it
 }
 
-/// In front of the runtime: `call` with the argument `path` returns three seconds late.
-fn late(run: Invocation, call: &str, path: &Path) -> Invocation {
-    let inject = format!("inject={call}:delay_exit=3000000");
-    run.wrap(&["strace", "-qq", "-o", "/dev/null", "-P", path.to_str().unwrap(), "-e", &inject])
+/// A run of the runtime that has made a syscall, and is stopped before it does anything else.
+struct Held(Running);
+
+impl Held {
+    /// At its first `call` with the argument `path`, if that is given.
+    #[track_caller]
+    fn after(t: &Test, run: Invocation, call: &str, path: Option<&Path>) -> Held {
+        let trace = t.dir.join("held");
+        let inject = format!("inject={call}:signal=STOP:when=1");
+        let mut strace = vec!["strace", "-qq", "-o", trace.to_str().unwrap(), "-e", &inject];
+        if let Some(path) = path {
+            strace.extend(["-P", path.to_str().unwrap()]);
+        }
+        let running = run.wrap(&strace).spawn();
+        let is_stopped = || fs::read_to_string(&trace).is_ok_and(|text| text.contains("stopped by SIGSTOP"));
+        t.wait_for(&t.dir, is_stopped);
+        Held(running)
+    }
+
+    /// It has its way; what came of it.
+    #[track_caller]
+    fn go_on(self) -> Out {
+        kill(child_of(self.0.pid()), nix::sys::signal::Signal::SIGCONT);
+        self.0.wait()
+    }
 }
 
 // 1: a neighbour in a joined namespace could write into init, and into oar while init still shared its memory.
 
 /// A running container whose pid 1 is the attacker.
 fn attacker<'t>(t: &'t Test, b: &mut Bundle) -> Container<'t> {
-    fs::copy(env!("CARGO_BIN_EXE_look-into"), b.rootfs().join("bin/look-into")).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_look-into")), &b.rootfs().join("bin/look-into"));
     for dir in ["/lib", "/lib64", "/usr/lib"] {
         if Path::new(dir).is_dir() {
             b.mount(dir, "bind", dir, &["bind", "ro"]);
@@ -78,6 +102,7 @@ fn attacker<'t>(t: &'t Test, b: &mut Bundle) -> Container<'t> {
     b.args(&["/bin/look-into"]);
     let c = t.create(b);
     c.start();
+    t.wait_for(&t.dir, || c.output().contains("looks\n"));
     c
 }
 
@@ -184,13 +209,12 @@ fn a_late_create_leaves_the_directory_to_the_one_that_was_made_since() {
         second.sh("exit 22");
         let (id, run) = t.creation(&first, &[]);
         let directory = t.state_root().join(&id);
-        let slow = late(run, "mkdir", &directory).spawn();
-        t.wait_for(&t.state_root(), || directory.exists());
+        let slow = Held::after(t, run, "mkdir", Some(&directory));
         forced_delete(t, &id);
         t.write(&second, &id);
         t.rt(&["create", "--bundle", second.dir.to_str().unwrap(), &id]).run().ok();
         let before = t.rt(&["state", &id]).run().ok().to_owned();
-        slow.wait().clean_error().says("already exists");
+        slow.go_on().clean_error().says("already exists");
         assert_eq!(t.rt(&["state", &id]).run().ok(), before);
         let state: Value = before.parse().unwrap();
         assert_eq!(state["bundle"], json!(second.dir));
@@ -207,10 +231,9 @@ fn a_late_create_whose_directory_was_deleted_makes_it_again() {
     run_case(found(), |t| {
         let (id, run) = t.creation(&t.bundle(), &[]);
         let directory = t.state_root().join(&id);
-        let slow = late(run, "mkdir", &directory).spawn();
-        t.wait_for(&t.state_root(), || directory.exists());
+        let slow = Held::after(t, run, "mkdir", Some(&directory));
         forced_delete(t, &id);
-        slow.wait().ok();
+        slow.go_on().ok();
         let state: Value = t.rt(&["state", &id]).run().ok().parse().unwrap();
         assert_eq!(state["status"], "created");
         forced_delete(t, &id);
@@ -225,11 +248,10 @@ fn a_second_create_does_not_disturb_a_late_one() {
         let b = t.bundle();
         let (id, run) = t.creation(&b, &[]);
         let directory = t.state_root().join(&id);
-        let slow = late(run, "mkdir", &directory).spawn();
-        t.wait_for(&t.state_root(), || directory.exists());
+        let slow = Held::after(t, run, "mkdir", Some(&directory));
         let other = t.rt(&["create", "--bundle", b.dir.to_str().unwrap(), &id]).run();
         other.clean_error().says("already exists");
-        slow.wait().ok();
+        slow.go_on().ok();
         t.rt(&["start", &id]).run().ok();
     });
 }
@@ -584,21 +606,15 @@ fn a_foreign_file_beside_the_pid_file() {
 
 #[test]
 fn kill_while_the_container_is_deleted() {
-    use rustix::fs::inotify;
     run_case(found(), |t| {
         let mut b = t.bundle();
         b.sh("exec sleep 1000");
         let c = t.create(&b);
         c.start();
         let directory = t.state_root().join(&c.id);
-        let events = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
-        inotify::add_watch(&events, &directory, inotify::WatchFlags::OPEN).unwrap();
-        let slow = late(t.rt(&["kill", &c.id, "TERM"]), "openat", &directory).spawn();
-        let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
-        let opened = poll(&mut [PollFd::new(&events, PollFlags::IN)], Some(&patience)).unwrap();
-        assert_eq!(opened, 1, "kill has not opened the directory");
+        let slow = Held::after(t, t.rt(&["kill", &c.id, "TERM"]), "openat", Some(&directory));
         forced_delete(t, &c.id);
-        let out = slow.wait();
+        let out = slow.go_on();
         out.clean_error().says_any(&["does not exist", "container not running"]);
         assert!(!out.stderr.contains("being created"), "{out}");
         c.wait();
@@ -779,20 +795,12 @@ fn of_two_creates_with_one_cgroup_one_is_refused() {
         b.set("/linux/cgroupsPath", json!(format!("/{}-shared", t.tag)));
         b.sh("exec sleep 1000");
         let (first, slow) = t.creation(&b, &[]);
-        let trace = t.dir.join("slow");
-        // It sleeps at the socket pair, which comes between the cgroup and the clone.
-        let strace =
-            ["strace", "-o", trace.to_str().unwrap(), "-e", "inject=socketpair:delay_enter=2000000:when=1"];
-        let slow = slow.wrap(&strace).spawn();
+        // The socket pair comes between the cgroup and the clone.
+        let slow = Held::after(t, slow, "socketpair", None);
         let mount = if runtime_tests::pure_v2() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
-        let made = || std::path::Path::new(mount).join(format!("{}-shared", t.tag)).exists();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while !made() {
-            assert!(std::time::Instant::now() < until, "the first create makes no cgroup");
-            std::thread::yield_now();
-        }
+        assert!(Path::new(mount).join(format!("{}-shared", t.tag)).exists());
         t.try_create(&b).clean_error().says("in use");
-        slow.wait().ok();
+        slow.go_on().ok();
         t.rt(&["start", &first]).run().ok();
     });
 }

@@ -4,7 +4,8 @@
 //! theirs. Expectations come from user_namespaces(7), pid_namespaces(7) and the project's own promises.
 
 use runtime_tests::{
-    Accounts, Bundle, Invocation, Kind, Out, Test, User, Value, any, give, json, oar_only, run_case, uid,
+    Accounts, Bundle, Invocation, Kind, Out, Test, User, Value, any, give, json, oar_only, run_case, settled,
+    uid,
 };
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown};
@@ -116,7 +117,7 @@ fn processes_are_found_by_the_pid_namespace() {
         });
         assert_eq!(deep.count(), 1, "{pids:?}");
         for pid in &pids {
-            let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+            let environment = settled(*pid, "environ", |text| text.contains(&t.tag));
             assert!(environment.contains(&t.tag), "{pid}: {environment}");
         }
         user.rt(&["kill", "--all", &id, "TERM"]).run().ok();
@@ -638,7 +639,7 @@ fn a_cgroup_that_is_the_users_is_used() {
         let delegated = Delegated::new(t);
         let user = User::new(t);
         let mut b = user.bundle();
-        b.sh("sleep 1000 & echo up; while :; do sleep 1000 & wait; done");
+        b.sh("sleep 1000 & sleep 1000 & echo up; wait");
         let id = user.id();
         let created = delegated.enter(user.making(&b, &["--debug", "create"], &id)).run();
         created.ok();

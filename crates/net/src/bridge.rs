@@ -135,6 +135,14 @@ fn complete(socket: &mut Socket, network: &Network, alias: &str, addresses: &[(I
     for (address, prefix) in addresses {
         requests.push(Request::add_address(link.index, &Address::new(*address, *prefix), may_be_there));
     }
+    // From it the host asks for a container to which others send (net/ipv6/ndisc.c, ndisc_solicit). The kernel's own looks
+    // for duplicates first, from the first port on: until then, a second or two, nobody outside reaches an IPv6 address, and
+    // after three of them is told so.
+    if let Some(mac) = link.mac
+        && addresses.iter().any(|(address, _)| address.is_ipv6())
+    {
+        requests.push(Request::add_address(link.index, &Address::new(link_local(mac), 64), may_be_there));
+    }
     socket.batch(requests).map_err(|(place, errno)| {
         match place.checked_sub(1).and_then(|at| addresses.get(at)) {
             Some((address, prefix)) => {
@@ -150,6 +158,12 @@ fn complete(socket: &mut Socket, network: &Network, alias: &str, addresses: &[(I
         }
     })?;
     await_addresses(socket, addresses)
+}
+
+/// The one that the kernel makes (RFC 4291, appendix A), and does not make again where it is there.
+fn link_local(mac: [u8; 6]) -> IpAddr {
+    let [a, b, c, d, e, f] = mac;
+    IpAddr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// Remove the network's bridge; false: there is none of this name. EEXIST: the name is somebody else's; ENOTUNIQ: another
@@ -365,6 +379,7 @@ mod tests {
             assert!(link.contains("alias coracle web") && link.contains("02:04:0a:09:00:01"), "{link}");
             assert!(addresses.contains("10.9.0.1/24 brd 10.9.0.255"), "{addresses}");
             assert!(addresses.contains("fd00:9::1/64") && !addresses.contains("tentative"), "{addresses}");
+            assert!(addresses.contains("fe80::4:aff:fe09:1/64 scope link"), "{addresses}");
             let setting = std::fs::read_to_string("/proc/sys/net/ipv6/conf/br0/accept_ra");
             assert_eq!(setting.unwrap().trim(), "0");
             assert_eq!(raise_bridge(&web()), Ok(false));

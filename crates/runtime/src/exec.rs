@@ -506,10 +506,15 @@ impl Drop for Claim {
 fn claim(directory: &Held, name: &Id) -> Result<Claim> {
     check_name(name)?;
     let (file, socket) = parked_files(name);
-    if let Some(parked) = read_parked(&directory.member(&file))?
-        && status::living(&parked.process)?.is_some()
-    {
-        return Err(Error::new(Code::Exists, format!("process {name} already exists")));
+    let mut ended = None;
+    while let Some(Parked { process, .. }) = read_parked(&directory.member(&file))? {
+        if status::living(&process)?.is_some() {
+            return Err(Error::new(Code::Exists, format!("process {name} already exists")));
+        }
+        // A caller hands the name on to the process that it has made, without the lock, and ends.
+        if ended.replace(process) == Some(process) {
+            break;
+        }
     }
     for stale in [&file, &socket] {
         match std::fs::remove_file(directory.member(stale)) {
