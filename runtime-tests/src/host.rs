@@ -4,6 +4,9 @@
 //! Data comes from /proc, cgroupfs, /dev and the sentinel; violations go to the case as lines.
 
 use crate::{Kind, Test};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeSet;
 use std::fs;
@@ -110,11 +113,15 @@ impl Host {
 
     /// Ends what carries the tag, so that a failing case does not disturb the next.
     pub fn clean(test: &Test) {
-        for (pid, _) in tagged_processes(&test.tag) {
-            let target = nix::unistd::Pid::from_raw(pid);
-            if nix::sys::signal::kill(target, nix::sys::signal::Signal::SIGKILL).is_ok() {
-                nix::sys::wait::waitpid(target, None).ok(); // Not a child: nothing to reap.
-            }
+        let mut killed: Vec<_> =
+            tagged_processes(&test.tag).iter().map(|(pid, _)| Pid::from_raw(*pid)).collect();
+        killed.retain(|pid| kill(*pid, Signal::SIGKILL).is_ok());
+        // All of them in turns: the first process of a pid namespace does not end before the others are reaped. What is
+        // no child is not reaped here.
+        let end = Instant::now() + TEARDOWN * crate::patience();
+        while !killed.is_empty() && Instant::now() < end {
+            killed.retain(|pid| waitpid(*pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive));
+            thread::sleep(Duration::from_millis(2));
         }
         let mut cgroups = tagged_cgroups(&test.tag);
         cgroups.sort_by_key(|c| std::cmp::Reverse(c.components().count()));
