@@ -25,6 +25,15 @@ use place::{
     LONG, Place, Sleeper, procs, root, sub_cgroups, unified, until, v1, v1_directory, v1_has, v2, value,
 };
 
+/// Tests of this program that others run, as this command does.
+#[track_caller]
+fn passes(command: &mut Command, count: u32) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains(&format!("{count} passed")), "{text}");
+}
+
 fn limits() -> Resources {
     Resources {
         memory_limit: Some((64 << 20) + 1),
@@ -422,13 +431,8 @@ fn nobody_freezes_himself() {
         return;
     }
     // Whoever goes into a cgroup takes all its threads along, and their children would be born there.
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "inside_of_what_it_freezes"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("1 passed"), "{text}");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    passes(command.args(["--ignored", "--exact", "inside_of_what_it_freezes"]), 1);
 }
 
 #[test]
@@ -783,14 +787,8 @@ fn v2_alone() {
               exec \"$0\" --ignored --test-threads=1 view_"
         }
     };
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", script])
-        .arg(std::env::current_exe().unwrap())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("2 passed"), "{text}");
+    let mut command = Command::new("unshare");
+    passes(command.args(["--mount", "sh", "-c", script]).arg(std::env::current_exe().unwrap()), 2);
 }
 
 #[test]

@@ -235,6 +235,24 @@ pub(crate) mod tests {
         });
     }
 
+    /// `127.0.0.1:8080/tcp=10.90.1.2:80`, or without an address.
+    pub(crate) fn publication(text: &str) -> Publication {
+        let (host, container) = text.split_once('=').unwrap();
+        let (host, protocol) = host.rsplit_once('/').unwrap();
+        let container: SocketAddr = container.parse().unwrap();
+        let (host, host_port) = match host.parse::<SocketAddr>() {
+            Ok(host) => (Some(host.ip()), host.port()),
+            Err(_) => (None, host.parse().unwrap()),
+        };
+        Publication {
+            host,
+            host_port,
+            protocol: if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp },
+            container: container.ip(),
+            port: container.port(),
+        }
+    }
+
     /// A wait with a limit is not taken up again by the kernel after an interruption (signal(7)).
     pub(crate) fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
         loop {

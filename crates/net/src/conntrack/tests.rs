@@ -3,30 +3,13 @@
 
 use super::*;
 use crate::network::{Network, Range};
-use crate::tests::{between, ip};
+use crate::tests::{between, ip, publication};
 use crate::{admit, publish, unpublish};
 
 const CTA_TIMEOUT: u16 = 7;
 
 fn end(text: &str) -> SocketAddr {
     text.parse().unwrap()
-}
-
-/// `192.0.2.2:53/udp=10.90.1.2:5353`, or without an address.
-fn publication(text: &str) -> Publication {
-    let (host, container) = text.split_once('=').unwrap();
-    let (host, protocol) = host.rsplit_once('/').unwrap();
-    let (host, host_port) = match host.parse::<SocketAddr>() {
-        Ok(host) => (Some(host.ip()), host.port()),
-        Err(_) => (None, host.parse().unwrap()),
-    };
-    Publication {
-        host,
-        host_port,
-        protocol: if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp },
-        container: end(container).ip(),
-        port: end(container).port(),
-    }
 }
 
 fn tuple(request: Request, protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Request {

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::*;
 use crate::bridge::GROUP;
 use crate::network::Range;
-use crate::tests::{current, enter, ip, receive};
+use crate::tests::{current, enter, ip, publication, receive};
 
 /// Nothing here takes longer, unless it is wrong.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -134,24 +134,6 @@ fn network(number: u8) -> Network {
         internal: false,
         isolate: false,
         store: "".into(),
-    }
-}
-
-/// 127.0.0.1:8080/tcp=10.90.1.2:80
-fn publication(text: &str) -> Publication {
-    let (host, container) = text.split_once('=').unwrap();
-    let (host, protocol) = host.rsplit_once('/').unwrap();
-    let container: SocketAddr = container.parse().unwrap();
-    let (host, host_port) = match host.parse::<SocketAddr>() {
-        Ok(host) => (Some(host.ip()), host.port()),
-        Err(_) => (None, host.parse().unwrap()),
-    };
-    Publication {
-        host,
-        host_port,
-        protocol: if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp },
-        container: container.ip(),
-        port: container.port(),
     }
 }
 
