@@ -120,6 +120,30 @@ fn all_sub_cgroups_stop_too() {
 }
 
 #[test]
+fn nothing_runs_again_in_what_is_killed() {
+    run_case(oar_only("all are killed before the thaw"), |t| {
+        for verb in ["delete", "kill"] {
+            for _ in 0..5 {
+                // A first process that takes long to end, and others who write.
+                let c = started(
+                    t,
+                    "head -c 100m /dev/zero > /dev/shm/fill; echo up; \
+                     for i in 1 2 3 4 5 6 7 8; do (while :; do printf .; done) & done; wait",
+                );
+                c.verb(&["pause"]).ok();
+                let before = c.output().len();
+                match verb {
+                    "delete" => drop(c.verb(&["delete", "--force"]).ok()),
+                    _ => drop(c.kill("KILL").ok()),
+                }
+                assert_eq!(c.wait(), 137);
+                assert_eq!(c.output().len(), before);
+            }
+        }
+    });
+}
+
+#[test]
 fn a_signal_acts_after_resume_and_sigkill_at_once() {
     run_case(any().differs("crun", "1.8.1 does not thaw what it kills"), |t| {
         let c = started(t, "trap 'exit 3' TERM; echo up; while :; do sleep 1000 & wait; done");

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
+use coracle_cgroup::Ownership;
 use coracle_plan::CgroupPlace;
 use coracle_sys::fd;
 
@@ -85,6 +86,10 @@ impl Runtime {
         let end = Instant::now() + EMPTY_DEADLINE;
         if let Some(pidfd) = &pidfd {
             signal(pidfd.as_fd(), libc::SIGKILL)?;
+            // Of what is paused nothing runs again: the others would, until the first process has ended.
+            if status == Status::Paused && group.ownership().map_err(cgroup::error)? == Ownership::Ours {
+                group.kill().map_err(cgroup::error)?;
+            }
             group.thaw().map_err(cgroup::error)?;
             let patience = EMPTY_DEADLINE.as_millis() as i32;
             let ended = fd::wait_readable(pidfd.as_raw_fd(), Some(patience))

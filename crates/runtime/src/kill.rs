@@ -41,7 +41,9 @@ impl Runtime {
         let send = || pidfd.as_ref().map_or(Ok(false), |pidfd| signal(pidfd.as_fd(), number));
 
         if wanted == Signal::KILL {
-            let others = all || pidfd.is_none() || !status::leads_pid_namespace(init)?;
+            // Of what is paused nothing runs again: others would, until the first process has ended.
+            let paused = status == Status::Paused;
+            let others = all || paused || pidfd.is_none() || !status::leads_pid_namespace(init)?;
             let mut reached = send()?;
             if ours()? {
                 if others && group.populated().map_err(cgroup::error)? {
