@@ -160,12 +160,9 @@ fn memory_and_its_limit() {
     place = Place::new(&Resources { memory_limit: Some(limit), ..Resources::default() });
     let ready = std::env::temp_dir().join(format!("coracle-stats-ready-{}", std::process::id()));
     nix::unistd::mkfifo(&ready, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    // A shell that holds 16 MiB, says so, and waits.
-    place.keep(&format!(
-        "x=$(head -c 16777216 /dev/zero | tr '\\0' x); echo ready > {}; read more < {}",
-        ready.display(),
-        ready.display()
-    ));
+    // A shell that holds 16 MiB, says so, and stops.
+    let script = "x=$(head -c 16777216 /dev/zero | tr '\\0' x); echo ready >";
+    place.keep(&format!("{script} {}; kill -STOP $$", ready.display()));
     std::fs::read_to_string(&ready).unwrap();
     let stats = place.stats();
     std::fs::remove_file(&ready).unwrap();
