@@ -44,9 +44,6 @@ const NFGENMSG: usize = 4;
 /// Each list has the kernel walk through its whole table. With more ports than that, it is one list of all flows.
 const FEW: usize = 8;
 
-/// How many are removed by one message.
-const AT_ONCE: usize = 1000;
-
 /// An entry, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Flow {
@@ -66,8 +63,7 @@ pub(crate) fn after_publish(socket: &mut Socket, publications: &[Publication]) -
     let mut ours = publications.to_vec();
     ours.retain(|one| one.protocol == Protocol::Udp);
     let stale = |flow: &Flow| ours.iter().any(|one| is_asked(one, flow) && !is_taker(one, flow));
-    let done = flows(socket, &ours).and_then(|mut all| {
-        all.retain(stale);
+    let done = flows(socket, &ours, &stale).and_then(|mut all| {
         keep_others(&mut all, &ours)?;
         remove(socket, &all)
     });
@@ -78,10 +74,7 @@ pub(crate) fn after_publish(socket: &mut Socket, publications: &[Publication]) -
 /// answers nothing, and the client would wait; the host itself says that nobody is there.
 pub(crate) fn after_unpublish(socket: &mut Socket, publications: &[Publication]) -> Option<String> {
     let led = |flow: &Flow| publications.iter().any(|one| is_asked(one, flow) && is_taker(one, flow));
-    let done = flows(socket, publications).and_then(|mut all| {
-        all.retain(led);
-        remove(socket, &all)
-    });
+    let done = flows(socket, publications, &led).and_then(|all| remove(socket, &all));
     done.err().map(not_done)
 }
 
@@ -90,7 +83,7 @@ fn not_done(errno: Errno) -> String {
     let why = if errno == Errno::EINVAL { " (the kernel needs nf_conntrack_netlink)" } else { "" };
     let words = coracle_sys::Errno(errno as i32).words();
     format!(
-        "a client that has been sending to a published port is led to where it was before, until it pauses: \
+        "a client that has been sending to a port is led to where it was before the port came or went, until it pauses: \
          connection tracking: {words}{why}"
     )
 }
@@ -136,8 +129,12 @@ fn keep_others(flows: &mut Vec<Flow>, ours: &[Publication]) -> nix::Result<()> {
     Ok(())
 }
 
-/// What has been sent to these ports, by whichever address, and maybe more.
-fn flows(socket: &mut Socket, publications: &[Publication]) -> nix::Result<Vec<Flow>> {
+/// The wanted of those that have been sent to these ports, by whichever address, and maybe others.
+fn flows(
+    socket: &mut Socket,
+    publications: &[Publication],
+    wanted: &dyn Fn(&Flow) -> bool,
+) -> nix::Result<Vec<Flow>> {
     let list = |one: &Publication| (one.container.is_ipv6(), one.protocol, Some(one.host_port));
     let mut lists: BTreeSet<_> = publications.iter().map(list).collect();
     if lists.len() > FEW {
@@ -145,15 +142,17 @@ fn flows(socket: &mut Socket, publications: &[Publication]) -> nix::Result<Vec<F
     }
     let mut all = Vec::new();
     for (v6, protocol, port) in lists {
-        all.extend(socket.list(&list_flows(v6, protocol, port), kind(IPCTNL_MSG_CT_NEW), parse_flow)?);
+        let parse = |body: &[u8]| parse_flow(body).filter(wanted);
+        all.extend(socket.list(&list_flows(v6, protocol, port), kind(IPCTNL_MSG_CT_NEW), parse)?);
     }
     Ok(all)
 }
 
-/// One that has ended meanwhile is fine.
+/// One that has ended meanwhile is fine. One at a time: the kernel tells of each that has, and what it tells of many at
+/// once does not fit into the socket, the last answer included.
 fn remove(socket: &mut Socket, flows: &[Flow]) -> nix::Result<()> {
-    for chunk in flows.chunks(AT_ONCE) {
-        match socket.batch(chunk.iter().map(remove_flow).collect()) {
+    for flow in flows {
+        match socket.batch(vec![remove_flow(flow)]) {
             Ok(()) | Err((_, Errno::ENOENT)) => {}
             Err((_, errno)) => return Err(errno),
         }

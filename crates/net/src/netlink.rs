@@ -432,7 +432,8 @@ impl Socket {
             local = kind == libc::RTM_NEWROUTE && body.get(7) == Some(&libc::RTN_LOCAL);
         });
         match result {
-            Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(false),
+            // EINVAL: a route that is a blackhole; EACCES: one that is prohibited (net/ipv4/fib_semantics.c, fib_props).
+            Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EINVAL | Errno::EACCES) => Ok(false),
             other => other.map(|()| local),
         }
     }

@@ -205,13 +205,43 @@ fn many_ports_and_many_flows() {
         let ports: Vec<Publication> = (0..FEW as u16 + 1)
             .map(|at| publication(&format!("{}/udp=10.90.1.2:{}", 5000 + at, 6000 + at)))
             .collect();
-        let gone: Vec<String> = (0..2 * AT_ONCE as u16 + 1)
+        let gone: Vec<String> = (0..2001)
             .map(|at| (at + 1000, 5000 + at % ports.len() as u16))
             .map(|(from, to)| format!("udp 198.51.100.1:{from} 192.0.2.2:{to} 192.0.2.2:{to}"))
             .collect();
         let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
         let kept = ["udp 198.51.100.1:999 192.0.2.2:4999 192.0.2.2:4999"];
         removes(&mut socket, &gone, &kept, || publish(&ports).unwrap());
+    });
+}
+
+/// The kernel tells of each, and more than a socket holds.
+#[test]
+fn many_that_have_ended_meanwhile() {
+    host(|mut socket| {
+        for port in 0..2000 {
+            make(&mut socket, &format!("udp 198.51.100.1:{} 192.0.2.2:53 10.90.1.2:53", 4000 + port));
+        }
+        let all = flows(&mut socket, &[publication("53/udp=10.90.1.2:53")], &|_| true).unwrap();
+        assert_eq!(all.len(), 2000);
+        remove(&mut socket, &all).unwrap();
+        remove(&mut socket, &all).unwrap();
+        assert!(left(&mut socket).is_empty());
+    });
+}
+
+/// What is forwarded to nowhere is not for this host, and in nobody's way.
+#[test]
+fn flows_to_a_blackhole_are_left() {
+    host(|mut socket| {
+        ip("route add blackhole 203.0.113.9");
+        ip("route add prohibit 203.0.113.8");
+        let kept = [
+            "udp 198.51.100.1:4000 203.0.113.8:53 203.0.113.8:53",
+            "udp 198.51.100.1:4000 203.0.113.9:53 203.0.113.9:53",
+        ];
+        let gone = ["udp 198.51.100.1:4000 192.0.2.2:53 192.0.2.2:53"];
+        removes(&mut socket, &gone, &kept, || publish(&[publication("53/udp=10.90.1.2:53")]).unwrap());
     });
 }
 
